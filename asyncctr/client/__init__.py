@@ -1,0 +1,9 @@
+"""What people use: ``connect``, ``Client`` and ``Container``, written once over any backend."""
+
+from __future__ import annotations
+
+from asyncctr.client.client import Client, connect
+from asyncctr.client.container import Container, ContainerScope
+from asyncctr.client.selection import open_backend
+
+__all__ = ["Client", "Container", "ContainerScope", "connect", "open_backend"]

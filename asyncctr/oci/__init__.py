@@ -1,0 +1,1 @@
+"""Image references, registry credentials and image formats, as the OCI and distribution specifications have them."""

@@ -1,0 +1,376 @@
+"""Cases 15, 18, 25 and 27: a runtime that hangs, is cut off, fails half-way, or dies."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tarfile
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+
+import asyncctr
+from asyncctr.core.build import DockerfileBuildInput
+from asyncctr.core.errors import (
+    AsyncctrError,
+    BackendUnavailableError,
+    BuildError,
+    BuildNotSupportedError,
+    ConnectionLostError,
+    ContainerNotFoundError,
+    ImagePullError,
+    OperationTimeoutError,
+    UnsupportedError,
+)
+from asyncctr.testing.conformance.checks import equal, raises, unique
+from asyncctr.testing.conformance.suite import case
+from asyncctr.testing.conformance.workloads import FOREVER, eventually, exited, shell
+from asyncctr.testing.images import ImageSpec, push
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from asyncctr.client import Container
+    from asyncctr.core.backend_config import BackendConfig
+    from asyncctr.core.images import Progress
+    from asyncctr.testing.conformance.suite import Context
+    from asyncctr.testing.proxy import FaultProxy
+
+__all__: list[str] = []
+
+# -- 15
+
+DEADLINE = 2.0
+"""Seconds that operations and clean-up get in the cases with a runtime that hangs."""
+MARGIN = 4.0
+"""Seconds that a busy machine may take beyond a deadline."""
+
+
+def impatient(config: BackendConfig) -> BackendConfig:
+    return attrs.evolve(config, op_timeout=DEADLINE, cleanup_timeout=DEADLINE)
+
+
+@asynccontextmanager
+async def within(seconds: float, what: str) -> AsyncIterator[None]:
+    """Fail when the block takes longer. It is not cancelled at the deadline, which would hide what hangs, but later."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    try:
+        async with asyncio.timeout(seconds + 30):
+            yield
+    finally:
+        taken = loop.time() - began
+        if taken > seconds:
+            message = f"{what} took {taken:.1f} s; {seconds:g} s are allowed"
+            raise AssertionError(message)
+
+
+@case(15, "connecting to a silent runtime")
+async def silent_from_the_start(context: Context) -> None:
+    """A runtime that accepts and never answers: connecting fails by ``op_timeout``, and can be cancelled."""
+    async with context.target.unresponsive() as config:
+        with raises(AsyncctrError, "connecting to it") as caught:
+            async with within(2 * DEADLINE + MARGIN, "connecting"), asyncctr.connect(impatient(config)):
+                pass
+        equal(
+            isinstance(caught.error, BackendUnavailableError | OperationTimeoutError),
+            True,
+            f"that {caught.error!r} says so",
+        )
+        async with within(MARGIN, "a cancelled connect"):
+            with raises(TimeoutError, "the timeout around it"):
+                async with asyncio.timeout(0.3), asyncctr.connect(config):
+                    pass
+
+
+@case(15, "teardown when the runtime goes silent")
+async def silent_later(context: Context) -> None:
+    """Leaving ``async with``, a cancelled run, and closing, all return by the deadline."""
+    async with context.target.proxied() as (proxy, config):
+        client = await asyncctr.connect(impatient(config), cleanup_timeout=DEADLINE)
+        try:
+            async with asyncio.timeout(60):
+                run = asyncio.create_task(
+                    client.run(shell(context, f"echo run; {FOREVER}", labels={"conformance": "silent"}))
+                )
+                container = await client.create(shell(context, FOREVER))
+                await container.start()
+                wait = asyncio.create_task(container.wait())
+                reader = asyncio.create_task(container.logs().read())
+                await eventually(lambda: _running(context, {"conformance": "silent"}), "the run runs")
+            async with within(2 * DEADLINE + MARGIN, "leaving async with"), client.container(shell(context, FOREVER)):
+                proxy.stall()
+            run.cancel()
+            async with within(2 * DEADLINE + MARGIN, "a cancelled run"):
+                await asyncio.wait({run})
+            equal(run.cancelled(), True, "whether the cancellation came out of the run")
+            async with within(2 * DEADLINE + MARGIN, "closing the client"):
+                await client.aclose()
+            wait.cancel()
+            reader.cancel()
+            async with within(MARGIN, "cancelling a wait and a read"):
+                await asyncio.wait({wait, reader})
+        finally:
+            proxy.resume()
+            await client.aclose()
+            await _clean(context)
+
+
+async def _running(context: Context, labels: dict[str, str]) -> bool:
+    return any(info.started_at for info in await context.client.list(labels=labels))
+
+
+async def _clean(context: Context) -> None:
+    """Remove what a client that was cut off for good could not."""
+    for info in await context.client.list():
+        try:
+            await (await context.client.get(info.id)).remove(force=True)
+        except ContainerNotFoundError:
+            # What the silent runtime had been asked to remove, it removes once it is back.
+            continue
+
+
+# -- 18
+
+
+def same_line(size: int) -> str:
+    """A script that prints so many bytes, all lines alike, so that nothing in them tells where a stream was cut."""
+    return f"yes {'same' * 16} | head -c {size}"
+
+
+@case(18, "a severed follow and wait")
+async def severed_follow(context: Context) -> None:
+    """The connection breaks while a container runs: an error comes out of each pending call, and the container lives on."""
+    for reset in (False, True):
+        async with (
+            context.target.proxied() as (proxy, config),
+            asyncctr.connect(config) as client,
+            client.container(shell(context, f"{same_line(100_000)}; {FOREVER}")) as container,
+        ):
+            await container.start()
+            stream = await container.logs()
+            wait, read = asyncio.create_task(container.wait()), asyncio.create_task(stream.read())
+            await asyncio.sleep(0.5)
+            proxy.cut(reset=reset)
+            async with within(MARGIN, "noticing the cut"):
+                with raises(ConnectionLostError, f"a wait cut with {reset=}"):
+                    await wait
+                with raises(ConnectionLostError, f"a follow cut with {reset=}"):
+                    await read
+            equal((await container.inspect()).status, asyncctr.ContainerStatus.RUNNING)
+
+
+@case(18, "a severed log of what has ended")
+async def severed_log(context: Context) -> None:
+    """A big log is cut in the middle of its identical lines: an error, never an end, however it is read."""
+    size = 6 << 20
+    async with context.client.container(shell(context, same_line(size))) as container:
+        await container.start()
+        await exited(container)
+        for reset in (False, True):
+            for follow in (True, False):
+                for timestamps in (True, False):
+                    what = f"a log cut with {reset=}, {follow=}, {timestamps=}"
+                    async with context.target.proxied() as (proxy, config), asyncctr.connect(config) as client:
+                        same = await client.get(container.id)
+                        stream = await same.logs(follow=follow, timestamps=timestamps)
+                        proxy.cut_after(1 << 20, reset=reset)
+                        async with asyncio.timeout(60):
+                            with raises(ConnectionLostError, what):
+                                await stream.read()
+
+
+@case(18, "a severed follow of a flood")
+async def severed_flood(context: Context) -> None:
+    """A follow is cut in the middle of what is being printed."""
+    for reset in (False, True):
+        async with (
+            context.target.proxied() as (proxy, config),
+            asyncctr.connect(config) as client,
+            client.container(shell(context, f"{same_line(20 << 20)}; {FOREVER}")) as container,
+        ):
+            await container.start()
+            stream = await container.logs()
+            proxy.cut_after(2 << 20, reset=reset)
+            async with asyncio.timeout(60):
+                with raises(ConnectionLostError, f"a follow cut with {reset=}"):
+                    await stream.read()
+
+
+@case(18, "a severed run")
+async def severed_run(context: Context) -> None:
+    """A run is cut while it is silent, and while it prints: an error, and the container is removed all the same."""
+    for reset in (False, True):
+        for script in (FOREVER, f"{same_line(20 << 20)}; {FOREVER}"):
+            async with context.target.proxied() as (proxy, config), asyncctr.connect(config) as client:
+                label = {"conformance": unique("severed")}
+                run = asyncio.create_task(client.run(shell(context, script, labels=label)))
+                await eventually(lambda label=label: _running(context, label), "the run runs")  # type: ignore[misc]
+                proxy.cut(reset=reset)
+                async with within(MARGIN + 10, "the severed run's end"):
+                    with raises(ConnectionLostError, f"a run cut with {reset=}"):
+                        await run
+                equal(tuple(await context.client.list(labels=label)), (), "what the severed run left")
+
+
+@case(18, "a severed create")
+async def severed_create(context: Context) -> None:
+    """The answer to a create is lost, before and after the container was made: an error, and no container stays."""
+    for pause in (0.0, 0.02, 1.0):
+        async with context.target.proxied() as (proxy, config), asyncctr.connect(config) as client:
+            proxy.stall("down")
+            label = {"conformance": unique("severed")}
+            create = asyncio.create_task(client.create(shell(context, "true", labels=label)))
+            await asyncio.sleep(0.1 + pause)
+            proxy.cut()
+            proxy.resume()
+            async with within(MARGIN + 10, "the severed create's end"):
+                with raises(ConnectionLostError, "a severed create"):
+                    await create
+            equal(tuple(await context.client.list(labels=label)), (), "what the severed create left")
+
+
+async def pull_refused(context: Context) -> bool:
+    """Whether the backend has no such images; then that a pull says so."""
+    if context.client.capabilities.supports_oci:
+        return False
+    with raises(UnsupportedError, "pulling without supports_oci"):
+        await context.client.image("127.0.0.1:9/none:1").pull()
+    return True
+
+
+@case(18, "a severed pull")
+async def severed_pull(context: Context) -> None:
+    """A pull is cut before its answer, and in the middle of its progress."""
+    if await pull_refused(context):
+        return
+    registry = context.target.registries["plain"]
+    repository = unique("severed")
+    await push(ImageSpec(padding=16 << 20, compression="none"), registry.host, repository, "latest")
+    name = registry.reference(repository)
+    for reset in (False, True):
+        async with context.target.proxied() as (proxy, config), asyncctr.connect(config) as client:
+            image = client.image(name)
+            proxy.stall("down")
+            pull = asyncio.create_task(image.pull())
+            await asyncio.sleep(0.3)
+            proxy.cut(reset=reset)
+            proxy.resume()
+            with raises(ConnectionLostError, f"a pull cut before its answer, {reset=}"):
+                async with within(MARGIN, "noticing the cut"):
+                    await pull
+
+            def cut(progress: Progress, proxy: FaultProxy = proxy, reset: bool = reset) -> None:  # noqa: ARG001
+                proxy.stall("down")
+                proxy.cut(reset=reset)
+
+            with raises(ConnectionLostError, f"a pull cut in its middle, {reset=}"):
+                async with within(60, "noticing the cut"):
+                    await image.pull(on_progress=cut)
+            proxy.resume()
+    image = context.client.image(name)
+    # Nothing half-done is in its way.
+    async with asyncio.timeout(60):
+        await image.pull()
+    await image.remove(force=True)
+
+
+# -- 25
+
+
+@case(25, "an error inside a successful pull")
+async def pull_error(context: Context) -> None:
+    """The registry's blob is not what its digest says, which shows when the answer has long begun."""
+    if await pull_refused(context):
+        return
+    registry = context.target.registries["plain"]
+    repository = unique("corrupt")
+    # Padding of its own, so that the layer is in no image that is here already.
+    built = await push(
+        ImageSpec(padding=3 << 20, files={"/unique": repository.encode()}, compression="none"),
+        registry.host,
+        repository,
+        "latest",
+    )
+    path = registry.blob_path(built.layers[-1])
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    image = context.client.image(registry.reference(repository))
+    async with asyncio.timeout(120):
+        with raises(ImagePullError, "pulling a corrupted layer"):
+            await image.pull()
+    equal(await image.exists(), False, "whether the image exists after its pull failed")
+
+
+@case(25, "an error inside a successful build")
+async def build_error(context: Context) -> None:
+    """A step fails when the builder's answer has long begun."""
+    source = f"FROM {context.image}\nRUN echo reached; echo complaint >&2; exit 9\n".encode()
+    build_input = DockerfileBuildInput(context=_tar({"Dockerfile": source}), network_mode="none")
+    image = context.client.image(f"asyncctr.test/{unique('failing')}:latest")
+    async with asyncio.timeout(120):
+        if not context.client.capabilities.supports_build:
+            with raises(BuildNotSupportedError, "building"):
+                await image.build(build_input)
+            return
+        with raises(BuildError, "a step that fails") as caught:
+            await image.build(build_input)
+    equal(await image.exists(), False, "whether the image exists after its build failed")
+    equal(caught.error.exit_code, 9, f"the exit code in {caught.error}")
+    equal(
+        "complaint" in "\n".join(caught.error.output), True, f"whether {caught.error.output} has what the step printed"
+    )
+
+
+def _tar(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+# -- 27
+
+COUNT = 60
+COUNTING = f"i=0; while [ $i -lt {COUNT} ]; do i=$((i+1)); echo line $i; sleep 0.2; done; printf tail; exit 5"
+COUNTED = b"".join(b"line %d\n" % number for number in range(1, COUNT + 1)) + b"tail"
+
+
+@case(27, "the runtime dies")
+async def runtime_dies(context: Context) -> None:
+    """The daemon is killed and started again: pending calls fail, new ones work, and what lived on is whole."""
+    client = context.client
+    label = {"conformance": unique("restart")}
+    async with asyncio.timeout(180), client.container(shell(context, COUNTING)) as container:
+        await container.start()
+        run = asyncio.create_task(client.run(shell(context, FOREVER, labels=label)))
+        stream = await container.logs()
+        pending = {
+            "a wait": asyncio.create_task(container.wait()),
+            "a follow": asyncio.create_task(stream.read()),
+            "a run": run,
+        }
+        await eventually(lambda: _running(context, label), "the run runs")
+        await context.target.restart()
+        for what, task in pending.items():
+            async with within(MARGIN + 10, f"{what} in a dead runtime"):
+                with raises(ConnectionLostError, f"{what} in a dead runtime"):
+                    await task
+        equal(tuple(await client.list(labels=label)), (), "what the run left")
+        await _whole_after(context, container)
+
+
+async def _whole_after(context: Context, container: Container) -> None:
+    if not context.target.survives_restart:
+        equal((await container.inspect()).status, asyncctr.ContainerStatus.EXITED)
+        return
+    reader = asyncio.create_task(container.logs().read())
+    status = await container.wait()
+    equal(status.code, 5, "the exit code of the container that lived on")
+    equal((await reader).stdout, COUNTED, "the followed log of the container that lived on")
+    equal((await container.logs(follow=False).read()).stdout, COUNTED, "the log of the container that lived on")

@@ -1,0 +1,1 @@
+"""Sockets, processes and clean-up: the I/O that backends share."""
