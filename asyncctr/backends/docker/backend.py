@@ -9,6 +9,8 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+import attrs
+
 from asyncctr.backends.docker import probe
 from asyncctr.backends.docker.api import NOT_MODIFIED, DockerApi, Pending
 from asyncctr.backends.docker.create import container_body, signal_text
@@ -37,7 +39,9 @@ from asyncctr.core.errors import (
 from asyncctr.core.status import ContainerId
 from asyncctr.core.validation import check_token, fail, signal_name
 from asyncctr.transport.cleanup import Janitor, persist
+from asyncctr.transport.dial import UnixDialer
 from asyncctr.transport.ownership import MANAGED, TOKEN, ownership_labels
+from asyncctr.transport.ports import HeldPorts, pick_ports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,6 +100,7 @@ class DockerBackend(DockerObjects):
         self._janitor = Janitor(config.cleanup_timeout, background=_BACKGROUND * config.cleanup_timeout)
         self._changes = asyncio.Semaphore(config.max_concurrency)
         self._removals = Removals(api, self._changes)
+        self._held_ports: dict[ContainerId, HeldPorts] = {}
         capabilities = facts.capabilities
         self._waits = Waits(api, is_podman=facts.engine.is_podman, reports_oom=capabilities.reports_oom)
 
@@ -118,8 +123,24 @@ class DockerBackend(DockerObjects):
     async def create(self, config: ContainerConfig) -> ContainerId:
         """Make a container; see :meth:`asyncctr.Backend.create`."""
         self.capabilities.refuse(config, backend=BACKEND)
-        if self._facts.engine.is_podman:
-            check_for_podman(config)
+        if not self._facts.engine.is_podman:
+            return await self._make(config)
+        check_for_podman(config)
+        if not isinstance(self._dialer, UnixDialer):
+            # Its ports are another machine's.
+            return await self._make(config)
+        # Podman picks a port when it creates the container, and binds it only when it starts it.
+        mappings, held = pick_ports(config.network.port_mappings)
+        try:
+            network = attrs.evolve(config.network, port_mappings=mappings)
+            container_id = await self._make(attrs.evolve(config, network=network))
+        except BaseException:
+            held.release()
+            raise
+        self._held_ports[container_id] = held
+        return container_id
+
+    async def _make(self, config: ContainerConfig) -> ContainerId:
         labels = ownership_labels(config)
         body = container_body(config, labels, self._facts.engine)
         params = {"name": config.name} if config.name else {}
@@ -210,7 +231,12 @@ class DockerBackend(DockerObjects):
         if answer is NOT_MODIFIED:
             message = f"container {container_id[:12]} was started before"
             raise InvalidStateError(message, backend=BACKEND, resource=container_id, status=304)
+        self._release_ports(container_id)
         self._waits.started(container_id)
+
+    def _release_ports(self, container_id: ContainerId) -> None:
+        if held := self._held_ports.pop(container_id, None):
+            held.release()
 
     async def stop(self, container_id: ContainerId, *, grace: float = 10.0) -> None:
         """Send the stop signal, then kill it; see :meth:`asyncctr.Backend.stop`."""
@@ -255,6 +281,7 @@ class DockerBackend(DockerObjects):
         """Remove it and its anonymous volumes; see :meth:`asyncctr.Backend.remove`."""
         self._check_id(container_id)
         await self._removals.remove(container_id, force=force)
+        self._release_ports(container_id)
         self._waits.forget(container_id)
 
     # --- what it did ---
@@ -401,6 +428,8 @@ class DockerBackend(DockerObjects):
         try:
             await self._janitor.aclose()
         finally:
+            for container_id in tuple(self._held_ports):
+                self._release_ports(container_id)
             await self._api.aclose()
             await self._dialer.aclose()
 
