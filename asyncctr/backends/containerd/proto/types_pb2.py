@@ -1,0 +1,5 @@
+"""Messages of ``types.proto``; generated, see ``nox -s protos``."""
+
+from asyncctr.backends.containerd.proto.schema import SCHEMA
+
+globals().update(SCHEMA.names("asyncctr/backends/containerd/proto/types.proto"))
