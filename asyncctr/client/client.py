@@ -17,7 +17,7 @@ from asyncctr.core.config import ContainerConfig, Lifetime, Ownership
 from asyncctr.core.errors import ClosedError, ContainerNotFoundError, ImageNotFoundError
 from asyncctr.core.images import PullPolicy
 from asyncctr.core.status import ContainerId
-from asyncctr.core.validation import fail
+from asyncctr.core.validation import fail, is_number
 from asyncctr.transport.cleanup import Janitor
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ class Client:
             command: the arguments; empty for the image's.
             timeout: seconds it may run, counted from its start; past it the container is killed and removed.
             check: raise on an exit code other than 0.
-            input: given to its standard input, which is then closed; without it standard input is empty.
+            input: given to its standard input, which is then closed; without it standard input is empty. Not with a terminal.
             max_output: bytes kept of each stream; the rest is read and dropped, and ``truncated`` says so.
             pull: when to ask the registry for the image.
             env: variables.
@@ -253,7 +253,7 @@ class Client:
             ImageNotFoundError: the image is neither here nor in its registry.
         """
         config = _run_config(image, command, env, volumes, network, resources)
-        if timeout is not None and (isinstance(timeout, bool) or not timeout > 0):
+        if timeout is not None and (not is_number(timeout) or not timeout > 0):
             raise fail("timeout", f"must be None or a positive number of seconds, not {timeout!r}")
         if isinstance(max_output, bool) or not isinstance(max_output, int) or max_output < 0:
             raise fail("max_output", f"must be a number of bytes, 0 or more, not {max_output!r}")
@@ -261,6 +261,11 @@ class Client:
             if not isinstance(input, bytes):
                 raise fail("input", f"must be bytes, not {type(input).__name__}")
             config = attrs.evolve(config, stdin=True)
+        elif config.stdin:
+            # Nobody will write to it: without an end a reader would wait for ever.
+            input = b""  # noqa: A001
+        if input is not None and config.tty:
+            raise fail("input", "cannot be ended on a terminal: leave tty unset, or use Container.stdin()")
         backend = self.backend
 
         async def once() -> RunResult:
@@ -291,7 +296,12 @@ class Client:
             older_than: leave alone what was created less than so many seconds ago.
             foreign: also those whose owner ran on another boot, host or namespace, so that it cannot be known to be gone.
             dry_run: remove nothing.
+
+        Raises:
+            AsyncctrError: one could not be removed; the first such error, when the others are removed.
         """
+        if older_than is not None and (not is_number(older_than) or not older_than >= 0):
+            raise fail("older_than", f"must be None or a number of seconds, 0 or more, not {older_than!r}")
         backend = self.backend
         found = [info for info in await backend.list() if reapable(info, older_than=older_than, foreign=foreign)]
         if dry_run:
@@ -307,9 +317,11 @@ class Client:
                     return
                 logger.info("reaped container %s", info.id[:12], extra={"container_id": info.id})
 
-        async with asyncio.TaskGroup() as group:
-            for info in found:
-                group.create_task(remove(info))
+        # One that cannot be removed is no reason to leave the others.
+        outcomes = await asyncio.gather(*(remove(info) for info in found), return_exceptions=True)
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
         return tuple(found)
 
     async def health_check(self) -> Health:

@@ -10,7 +10,7 @@ from asyncctr.client.running import remove_at_last
 from asyncctr.core.backend import SupportsPause, SupportsStdin
 from asyncctr.core.errors import AsyncctrError, UnsupportedError
 from asyncctr.core.logs import LazyLogStream
-from asyncctr.core.validation import fail
+from asyncctr.core.validation import fail, is_number
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -114,7 +114,7 @@ class ContainerScope:
     def __init__(
         self, create: Callable[[], Awaitable[Container]], backend: Backend, janitor: Janitor, stop_grace: float | None
     ) -> None:
-        if stop_grace is not None and not stop_grace >= 0:
+        if stop_grace is not None and (not is_number(stop_grace) or not 0 <= stop_grace < float("inf")):
             raise fail("stop_grace", f"must be None or a number of seconds, 0 or more, not {stop_grace!r}")
         self._create = create
         self._backend = backend

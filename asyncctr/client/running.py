@@ -101,15 +101,32 @@ async def run_to_completion(
         message = f"container {container_id[:12]} ran longer than {timeout:g} s; it was killed and removed"
         result = collector.result(killed, duration)
         raise RunTimeoutError(message, result=result, backend=backend.backend_type, resource=container_id)
-    held = await janitor.finish(_discard(backend, launched), f"remove {container_id[:12]}")
-    if held is not None:
-        raise held
+    if isinstance(backend, SupportsLaunch) and backend.removes_behind and not _holds_names(config):
+        await janitor.behind(_leave(backend, launched), f"remove {container_id[:12]}")
+    else:
+        held = await janitor.finish(_discard(backend, launched), f"remove {container_id[:12]}")
+        if held is not None:
+            raise held
     result = collector.result(status, duration)
     if check and status.code != 0:
         last = result.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         message = f"container {container_id[:12]} exited with code {status.code}" + (f": {last}" if last else "")
         raise ExitError(message, result=result, backend=backend.backend_type, resource=container_id)
     return result
+
+
+def _holds_names(config: ContainerConfig) -> bool:
+    """Whether the next run may need what this one has to itself until it is removed."""
+    network = config.network
+    return bool(config.name or network.ip_config or any(mapping.host_port for mapping in network.port_mappings))
+
+
+async def _leave(backend: Backend, launched: Launched) -> None:
+    # All was delivered, so the removal comes first: the backend knows of it at once.
+    try:
+        await remove_at_last(backend, launched.id)
+    finally:
+        await launched.aclose()
 
 
 async def _discard(backend: Backend, launched: Launched) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from asyncctr.core.backend import Backend
 
-__all__ = ["attempts", "choose_backend", "named_config", "open_backend"]
+__all__ = ["attempts", "choose_backend", "may_start", "named_config", "open_backend"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ PROBE_TIMEOUT = 2.0
 """Seconds that each runtime has to answer while one is being looked for."""
 
 BACKEND_VARIABLE = "ASYNCCTR_BACKEND"
+AUTO_START_VARIABLE = "ASYNCCTR_AUTO_START"
+"""``0`` keeps ``connect`` from starting a containerd where nothing answers."""
 _CONFIGS: dict[str, type[BackendConfig]] = {
     BackendType.DOCKER: DockerConfig,
     BackendType.CONTAINERD: ContainerdConfig,
@@ -54,9 +56,17 @@ async def open_backend(config: BackendConfig) -> Backend:
     return await get_backend_factory(config.backend_type)(config)
 
 
+def may_start(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether a containerd may be started where none answers."""
+    return environ.get(AUTO_START_VARIABLE) != "0"
+
+
 def named_config(environ: Mapping[str, str]) -> tuple[BackendConfig, str] | None:
     """The configuration that the environment fixes, and what fixes it; ``None`` when nothing does."""
     if name := environ.get(BACKEND_VARIABLE):
+        if name == BackendType.CONTAINERD:
+            # That one is started is no fall-back: it is the one that is asked for.
+            return ContainerdConfig(auto_start=may_start(environ)), f"{BACKEND_VARIABLE}={name}"
         if name in _CONFIGS:
             return _CONFIGS[name](), f"{BACKEND_VARIABLE}={name}"
         if name not in available_backend_types():
@@ -105,12 +115,24 @@ async def choose_backend(config: BackendConfig | None, environ: Mapping[str, str
         else:
             logger.info("using %s, the first runtime that answered", backend.backend_type)
             return backend
+    if may_start(environ) and BackendType.CONTAINERD in known:
+        try:
+            backend = await open_backend(ContainerdConfig(auto_start=True))
+        except AsyncctrError as error:
+            failures.append(f"a containerd of its own: {error}")
+        else:
+            logger.info("using a containerd of our own, because no runtime answered")
+            return backend
     raise BackendUnavailableError(attempts(failures))
 
 
 def attempts(failures: list[str]) -> str:
     """The message that lists what was tried, and what to install."""
     lines = ["no container runtime answered:", *(f"  - {failure}" for failure in failures)]
-    lines.append("Install one (Debian, Ubuntu: apt-get install docker.io; Fedora: dnf install moby-engine), start it,")
-    lines.append("or name one with connect(DockerConfig(host=...)) or DOCKER_HOST. `asyncctr doctor` tells more.")
+    lines.append(
+        "Install one (Debian, Ubuntu: apt-get install containerd runc, or docker.io; Fedora: dnf install moby-engine), start it"
+    )
+    lines.append(
+        "(containerd is started for you), or name one with connect(DockerConfig(host=...)) or DOCKER_HOST. `asyncctr doctor` tells more."
+    )
     return "\n".join(lines)

@@ -265,6 +265,14 @@ class Launched(Protocol):
 class SupportsLaunch(Protocol):
     """Create, register output and exit, then start, in the fewest calls."""
 
+    @property
+    def removes_behind(self) -> bool:
+        """Whether a run is to give its result before its container is removed, because the removal takes as long as the run.
+
+        The removal then goes on behind it, and is waited for when the client is closed, at the latest.
+        """
+        ...
+
     async def launch(
         self,
         config: ContainerConfig,

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import attrs
 
-from asyncctr.core.validation import check_text, checked, fail, is_a, positive
+from asyncctr.core.validation import (
+    FrozenMap,
+    check_text,
+    check_token,
+    checked,
+    fail,
+    is_a,
+    mapping,
+    member,
+    path_text,
+    positive,
+    sequence,
+)
 
 __all__ = [
     "BackendConfig",
@@ -42,8 +56,20 @@ class RootlessMode(StrEnum):
     """Never."""
 
 
+def _rootless_mode(value: RootlessMode | str) -> RootlessMode:
+    return member("rootless_mode", RootlessMode, value)
+
+
+def _mirrors(value: Mapping[str, Sequence[str]]) -> FrozenMap[str, tuple[str, ...]]:
+    return mapping("registry_mirrors", value, check_token, lambda name, entry: sequence(name, entry, check_token))
+
+
+def _registries(value: Sequence[str]) -> tuple[str, ...]:
+    return sequence("insecure_registries", value, check_token)
+
+
 def _path(value: str | os.PathLike[str] | None) -> str:
-    return "" if value is None else os.fspath(value)
+    return "" if value is None else cast("str", path_text(value))
 
 
 def path_field() -> Any:
@@ -55,8 +81,13 @@ def _version(value: str) -> str:
     return str(value).removeprefix("v")
 
 
+def _show_address(address: str) -> str:
+    # Nothing takes a password in an address, but somebody may have written one.
+    return repr(re.sub(r"//[^/@]*:[^/]*@", "//***@", address))
+
+
 def _seconds(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < 1e9:
         raise fail(attribute.name, f"must be a positive number of seconds, not {value!r}")
 
 
@@ -110,11 +141,11 @@ class DockerConfig(BackendConfig):
 
     backend_type: ClassVar[str] = BackendType.DOCKER.value
 
-    host: str = attrs.field(default="", validator=checked(check_text))
+    host: str = attrs.field(default="", validator=checked(check_text), repr=_show_address)
     context: str = attrs.field(default="", validator=checked(check_text))
     api_version: str = attrs.field(default="", converter=_version)
     tls: TLSConfig | None = attrs.field(default=None, validator=is_a(TLSConfig, type(None)))
-    max_concurrency: int = attrs.field(default=8, validator=checked(positive))
+    max_concurrency: int = attrs.field(default=8, validator=checked(positive, required=True))
     keepalive_idle: float = attrs.field(default=30.0, validator=_seconds)
 
     def __attrs_post_init__(self) -> None:
@@ -138,17 +169,22 @@ class ContainerdConfig(BackendConfig):
         fuse_overlayfs_path: likewise.
         auto_start: start a private containerd where none answers.
         containerd_path: of the program.
+        registry_mirrors: by registry, the addresses that are asked first, such as
+            ``{"docker.io": ["https://mirror.example"]}``.
+        insecure_registries: registries that are spoken to without TLS. Those on this machine's loopback need not be named.
     """
 
     backend_type: ClassVar[str] = BackendType.CONTAINERD.value
 
     socket_path: str = path_field()
     namespace: str = attrs.field(default="asyncctr", validator=checked(check_text, empty=False))
-    rootless_mode: RootlessMode = attrs.field(default=RootlessMode.AUTO, converter=RootlessMode)
+    rootless_mode: RootlessMode = attrs.field(default=RootlessMode.AUTO, converter=_rootless_mode)
     rootlesskit_path: str = path_field()
     fuse_overlayfs_path: str = path_field()
     auto_start: bool = attrs.field(default=False, validator=is_a(bool))
     containerd_path: str = path_field()
+    registry_mirrors: Mapping[str, tuple[str, ...]] = attrs.field(factory=FrozenMap, converter=_mirrors)
+    insecure_registries: tuple[str, ...] = attrs.field(default=(), converter=_registries)
 
 
 @attrs.frozen(kw_only=True)

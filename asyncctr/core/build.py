@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterable, Iterable, Mapping
-from typing import Literal
+from typing import Literal, cast
 
 import attrs
 
@@ -17,9 +17,11 @@ from asyncctr.core.validation import (
     env_key,
     environment,
     fail,
+    host_address,
     is_a,
     label_key,
     mapping,
+    path_text,
     redacted,
     sequence,
     texts,
@@ -93,7 +95,7 @@ def _labels(value: Mapping[str, str]) -> FrozenMap[str, str]:
 
 
 def _extra_hosts(value: Mapping[str, str]) -> FrozenMap[str, str]:
-    return mapping("extra_hosts", value, check_token, check_token)
+    return mapping("extra_hosts", value, check_token, host_address)
 
 
 def _outputs(value: Mapping[str, str | os.PathLike[str]]) -> FrozenMap[str, str]:
@@ -149,16 +151,20 @@ DockerBuildInput = DockerfileBuildInput
 ContainerdBuildInput = DockerfileBuildInput
 
 
+def _path(value: str | os.PathLike[str]) -> str:
+    return cast("str", path_text(value))
+
+
 @attrs.frozen(kw_only=True)
 class FirecrackerBuildInput:
     """A guest kernel and a root filesystem image, both as paths."""
 
-    kernel: str = attrs.field(converter=os.fspath, validator=checked(check_text, empty=False))
-    rootfs: str = attrs.field(converter=os.fspath, validator=checked(check_text, empty=False))
+    kernel: str = attrs.field(converter=_path, validator=checked(check_text, empty=False))
+    rootfs: str = attrs.field(converter=_path, validator=checked(check_text, empty=False))
 
 
 def _host_path(field: str, path: object) -> str:
-    return check_text(field, os.fspath(path) if isinstance(path, os.PathLike) else path, empty=False)
+    return check_text(field, path_text(path), empty=False)
 
 
 def _files(value: Mapping[str, str | os.PathLike[str]]) -> FrozenMap[str, str]:
@@ -200,7 +206,7 @@ class NanosBuildInput:
         mounts: volumes by name and where they are mounted.
     """
 
-    program: str = attrs.field(converter=os.fspath, validator=checked(check_text, empty=False))
+    program: str = attrs.field(converter=_path, validator=checked(check_text, empty=False))
     args: tuple[str, ...] = attrs.field(default=(), converter=_arguments)
     env: Mapping[str, str] = attrs.field(factory=FrozenMap, converter=_env, repr=redacted)
     files: Mapping[str, str] = attrs.field(factory=FrozenMap, converter=_files)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import attrs
 
 from asyncctr.core.errors import UnsupportedError
@@ -17,7 +19,8 @@ class BackendCapabilities:
     Attributes:
         reports_signal: the runtime tells a signal from an exit code of 128 + n.
         reports_oom: the runtime tells whether the memory limit killed a process.
-        refused_fields: dotted names of fields and parameters that raise ``UnsupportedError``, such as ``"network.mtu"``.
+        refused_fields: dotted names of fields and parameters that raise ``UnsupportedError``, such as ``"network.mtu"``,
+            or of values of fields, such as ``"network.mode.host"``.
     """
 
     supports_memory: bool = False
@@ -46,7 +49,8 @@ class BackendCapabilities:
         for field in self.refused_fields:
             value: object = config
             for name in field.split("."):
-                value = getattr(value, name, None)
+                # The name of a value follows that of a field of which only some are refused.
+                value = value == name if isinstance(value, StrEnum) else getattr(value, name, None)
             if value not in (None, "", (), 0) and value != {}:
                 message = f"{field}: the {backend} backend cannot honour this here; leave it unset"
                 raise UnsupportedError(message, field=field, backend=backend)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -10,24 +11,28 @@ from typing import Any
 
 import attrs
 
+from asyncctr.core.errors import InvalidConfigError
 from asyncctr.core.network import NetworkConfig
 from asyncctr.core.resources import ResourceLimits
 from asyncctr.core.validation import (
     FrozenMap,
+    check_object_name,
     check_path,
     check_text,
     check_token,
-    check_volume_name,
     checked,
     environment,
     fail,
+    host_address,
     is_a,
     label_key,
     mapping,
+    member,
     positive,
     redacted,
     sequence,
     signal_name,
+    unless_empty,
 )
 
 __all__ = [
@@ -50,6 +55,7 @@ LABEL_PREFIX = "dev.asyncctr."
 """Labels under this prefix are the SDK's own: user labels with it are refused."""
 
 DEFAULT_LOG_LIMIT = 1 << 30
+_SECCOMP_MAX = 4 << 20
 
 
 @attrs.frozen(kw_only=True)
@@ -70,7 +76,7 @@ class VolumeMount:
 
     def __attrs_post_init__(self) -> None:
         if self.is_volume_name:
-            check_volume_name("source", self.source)
+            check_object_name("source", self.source)
         else:
             check_path("source", self.source)
 
@@ -101,12 +107,10 @@ class DeviceMapping:
     """
 
     host_path: str = attrs.field(validator=checked(check_path))
-    container_path: str = ""
-    permissions: str = "rwm"
+    container_path: str = attrs.field(default="", validator=unless_empty(check_path))
+    permissions: str = attrs.field(default="rwm", validator=checked(check_text))
 
     def __attrs_post_init__(self) -> None:
-        if self.container_path:
-            check_path("container_path", self.container_path)
         if not self.permissions or set(self.permissions) - set("rwm"):
             raise fail("permissions", f"must be some of the letters 'rwm', not {self.permissions!r}")
 
@@ -116,8 +120,8 @@ class Ulimit:
     """A process limit (``getrlimit(2)``), by its lower-case name without ``RLIMIT_``; -1 is unlimited."""
 
     name: str = attrs.field(validator=checked(check_token))
-    soft: int = attrs.field(validator=checked(positive, minimum=0, minus_one=True))
-    hard: int = attrs.field(validator=checked(positive, minimum=0, minus_one=True))
+    soft: int = attrs.field(validator=checked(positive, minimum=0, minus_one=True, required=True))
+    hard: int = attrs.field(validator=checked(positive, minimum=0, minus_one=True, required=True))
 
     def __attrs_post_init__(self) -> None:
         if self.hard != -1 and (self.soft == -1 or self.soft > self.hard):
@@ -132,6 +136,16 @@ def _sysctls(value: Mapping[str, str]) -> FrozenMap[str, str]:
     return mapping("sysctls", value, label_key, check_text)
 
 
+_PID_MODE = re.compile(r"host|container:[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_IPC_MODE = re.compile(r"host|none|private|shareable|container:[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+
+
+def _namespace_mode(field: str, value: object, *, pattern: re.Pattern[str]) -> None:
+    text = check_text(field, value)
+    if not pattern.fullmatch(text):
+        raise fail(field, f"must be one of {pattern.pattern.partition('[')[0].replace('|', ', ')}<id>, not {text!r}")
+
+
 @attrs.frozen(kw_only=True)
 class DockerOptions:
     """What Docker alone knows.
@@ -141,15 +155,15 @@ class DockerOptions:
             drivers that cannot be read back make ``logs`` refuse.
         privileged: all capabilities and devices.
         pid_mode: ``""``, ``"host"`` or ``"container:<id>"``.
-        ipc_mode: ``""``, ``"host"``, ``"private"``, ``"shareable"`` or ``"container:<id>"``.
+        ipc_mode: ``""``, ``"host"``, ``"none"``, ``"private"``, ``"shareable"`` or ``"container:<id>"``.
         group_add: supplementary groups of the process, by name or number.
         sysctls: namespaced kernel parameters.
     """
 
     log_driver: str = attrs.field(default="", validator=checked(check_text))
     privileged: bool = attrs.field(default=False, validator=is_a(bool))
-    pid_mode: str = attrs.field(default="", validator=checked(check_text))
-    ipc_mode: str = attrs.field(default="", validator=checked(check_text))
+    pid_mode: str = attrs.field(default="", validator=unless_empty(_namespace_mode, pattern=_PID_MODE))
+    ipc_mode: str = attrs.field(default="", validator=unless_empty(_namespace_mode, pattern=_IPC_MODE))
     group_add: tuple[str, ...] = attrs.field(default=(), converter=_group_add)
     sysctls: Mapping[str, str] = attrs.field(factory=FrozenMap, converter=_sysctls)
 
@@ -191,6 +205,10 @@ class Lifetime(StrEnum):
     DETACHED = "detached"
 
 
+def _lifetime(value: Lifetime | str) -> Lifetime:
+    return member("lifetime", Lifetime, value)
+
+
 def _new_token() -> str:
     return secrets.token_hex(16)
 
@@ -205,7 +223,7 @@ class Ownership:
     """
 
     token: str = attrs.field(factory=_new_token, validator=checked(check_token))
-    lifetime: Lifetime = attrs.field(default=Lifetime.OWNED, converter=Lifetime)
+    lifetime: Lifetime = attrs.field(default=Lifetime.OWNED, converter=_lifetime)
 
 
 def _command(value: Iterable[str]) -> tuple[str, ...]:
@@ -227,7 +245,10 @@ def _environment(value: Mapping[str, str] | Iterable[str]) -> FrozenMap[str, str
 def _instances(field: str, kind: type[Any], from_str: Any = None) -> Any:
     def item(name: str, value: object) -> object:
         if from_str is not None and isinstance(value, str):
-            return from_str(value)
+            try:
+                return from_str(value)
+            except InvalidConfigError as error:
+                raise fail(name, error.message) from None
         if not isinstance(value, kind):
             raise fail(name, f"must be a {kind.__name__}, not {type(value).__name__}")
         return value
@@ -279,7 +300,7 @@ def _labels(value: Mapping[str, str]) -> FrozenMap[str, str]:
 
 
 def _extra_hosts(value: Mapping[str, str]) -> FrozenMap[str, str]:
-    return mapping("extra_hosts", value, check_token, check_token)
+    return mapping("extra_hosts", value, check_token, host_address)
 
 
 def _network(value: NetworkConfig | None) -> NetworkConfig:
@@ -292,6 +313,24 @@ def _resources(value: ResourceLimits | None) -> ResourceLimits:
 
 def _stop_signal(value: str | int | None) -> str | None:
     return None if value is None else signal_name("stop_signal", value)
+
+
+def _check_platform(field: str, value: object) -> None:
+    parts = check_token(field, value).split("/")
+    if len(parts) not in (2, 3) or not all(parts):
+        raise fail(field, f"must be 'os/architecture' or 'os/architecture/variant', not {value!r}")
+
+
+def _check_seccomp(field: str, value: object) -> None:
+    text = check_text(field, value, limit=_SECCOMP_MAX)
+    if text in ("", "unconfined"):
+        return
+    try:
+        profile = json.loads(text)
+    except ValueError:
+        raise fail(field, "must be empty, 'unconfined', or a profile as JSON text") from None
+    if not isinstance(profile, dict) or "defaultAction" not in profile:
+        raise fail(field, "must be a profile: a JSON object with a 'defaultAction'")
 
 
 @attrs.frozen(kw_only=True)
@@ -340,7 +379,7 @@ class ContainerConfig:
     entrypoint: tuple[str, ...] | None = attrs.field(default=None, converter=_entrypoint)
     shell: tuple[str, ...] = attrs.field(default=(), converter=_shell)
     env: Mapping[str, str] = attrs.field(factory=FrozenMap, converter=_environment, repr=redacted)
-    workdir: str = ""
+    workdir: str = attrs.field(default="", validator=unless_empty(check_path))
     volumes: tuple[VolumeMount, ...] = attrs.field(default=(), converter=_volumes)
     tmpfs: tuple[TmpfsMount, ...] = attrs.field(default=(), converter=_tmpfs)
     network: NetworkConfig = attrs.field(default=None, converter=_network, validator=is_a(NetworkConfig))
@@ -348,23 +387,23 @@ class ContainerConfig:
     name: str = attrs.field(default="", validator=checked(check_text))
     labels: Mapping[str, str] = attrs.field(factory=FrozenMap, converter=_labels)
     user: str = attrs.field(default="", validator=checked(check_text))
-    hostname: str = ""
+    hostname: str = attrs.field(default="", validator=unless_empty(check_token, limit=64))
     extra_hosts: Mapping[str, str] = attrs.field(factory=FrozenMap, converter=_extra_hosts)
     stdin: bool = attrs.field(default=False, validator=is_a(bool))
     tty: bool = attrs.field(default=False, validator=is_a(bool))
     init: bool = attrs.field(default=False, validator=is_a(bool))
-    platform: str = ""
+    platform: str = attrs.field(default="", validator=unless_empty(_check_platform))
     read_only_rootfs: bool = attrs.field(default=False, validator=is_a(bool))
     cap_add: tuple[str, ...] = attrs.field(default=(), converter=_cap_add)
     cap_drop: tuple[str, ...] = attrs.field(default=(), converter=_cap_drop)
     no_new_privileges: bool = attrs.field(default=False, validator=is_a(bool))
-    seccomp: str = ""
+    seccomp: str = attrs.field(default="", validator=checked(_check_seccomp))
     devices: tuple[DeviceMapping, ...] = attrs.field(default=(), converter=_devices)
     ulimits: tuple[Ulimit, ...] = attrs.field(default=(), converter=_ulimits)
     shm_size: int | None = attrs.field(default=None, validator=checked(positive))
     stop_signal: str | None = attrs.field(default=None, converter=_stop_signal)
     runtime: str = attrs.field(default="", validator=checked(check_text))
-    log_limit: int = attrs.field(default=DEFAULT_LOG_LIMIT, validator=checked(positive, minimum=65_536))
+    log_limit: int = attrs.field(default=DEFAULT_LOG_LIMIT, validator=checked(positive, minimum=65_536, required=True))
     options: BackendOptions | None = attrs.field(
         default=None,
         validator=is_a(DockerOptions, ContainerdOptions, FirecrackerOptions, NanosOptions, type(None)),
@@ -372,36 +411,10 @@ class ContainerConfig:
     ownership: Ownership | None = attrs.field(default=None, validator=is_a(Ownership, type(None)))
 
     def __attrs_post_init__(self) -> None:
-        if self.workdir:
-            check_path("workdir", self.workdir)
-        if self.hostname:
-            check_token("hostname", self.hostname, limit=64)
-        if self.platform:
-            _check_platform(self.platform)
         if self.shell and not self.command:
             raise fail("shell", "needs a command to run")
-        if self.log_limit is None:
-            raise fail("log_limit", "must be an int, not None")
-        if self.seccomp not in ("", "unconfined"):
-            _check_seccomp(self.seccomp)
         destinations = [mount.destination for mount in self.volumes] + [mount.destination for mount in self.tmpfs]
         destinations = [destination.rstrip("/") or "/" for destination in destinations]
         for destination in destinations:
             if destinations.count(destination) > 1:
                 raise fail("volumes", f"more than one mount at {destination!r}")
-
-
-def _check_platform(value: str) -> None:
-    check_token("platform", value)
-    if len(value.split("/")) not in (2, 3) or not all(value.split("/")):
-        raise fail("platform", f"must be 'os/architecture' or 'os/architecture/variant', not {value!r}")
-
-
-def _check_seccomp(value: str) -> None:
-    check_text("seccomp", value, limit=4 << 20)
-    try:
-        profile = json.loads(value)
-    except ValueError:
-        raise fail("seccomp", "must be empty, 'unconfined', or a profile as JSON text") from None
-    if not isinstance(profile, dict) or "defaultAction" not in profile:
-        raise fail("seccomp", "must be a profile: a JSON object with a 'defaultAction'")

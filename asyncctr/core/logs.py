@@ -5,18 +5,29 @@ from __future__ import annotations
 import codecs
 from abc import ABC, abstractmethod
 from collections import deque
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Self
 
 import attrs
 
 from asyncctr.core.errors import ClosedError
+from asyncctr.core.validation import fail
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
-    from datetime import datetime
     from types import TracebackType
 
-__all__ = ["MAX_ENTRY", "LazyLogStream", "LineStream", "LogEntry", "LogLine", "LogStream", "Output", "StreamName"]
+__all__ = [
+    "MAX_ENTRY",
+    "LazyLogStream",
+    "LineStream",
+    "LogEntry",
+    "LogLine",
+    "LogStream",
+    "Output",
+    "StreamName",
+    "check_log_query",
+]
 
 StreamName = Literal["stdout", "stderr"]
 
@@ -24,6 +35,20 @@ MAX_ENTRY = 256 * 1024
 """No ``LogEntry`` carries more bytes than this."""
 
 _CLOSED = "this log stream is closed: a read was cancelled, it failed, aclose() was called, or awaiting it gave another in its place"
+
+
+def check_log_query(*, stdout: bool, stderr: bool, since: datetime | None, tail: int | None) -> None:
+    """Refuse what no backend's ``logs`` takes.
+
+    Raises:
+        InvalidConfigError: names the parameter.
+    """
+    if not stdout and not stderr:
+        raise fail("stdout", "stdout or stderr, or both, must be wanted")
+    if since is not None and (not isinstance(since, datetime) or since.tzinfo is None):
+        raise fail("since", f"must be an aware datetime, not {since!r}")
+    if tail is not None and (isinstance(tail, bool) or not isinstance(tail, int) or tail < 0):
+        raise fail("tail", f"must be an int of 0 or more, not {tail!r}")
 
 
 @attrs.frozen

@@ -19,6 +19,7 @@ from asyncctr.core.validation import (
     is_a,
     label_key,
     mapping,
+    member,
     positive,
     sequence,
 )
@@ -102,7 +103,7 @@ class IPv4Config:
     address: str = attrs.field(default="", validator=_address(4))
     gateway: str = attrs.field(default="", validator=_address(4))
     netmask: str = attrs.field(default="", validator=_address(4))
-    wait_for_dhcp_seconds: int = attrs.field(default=0, validator=checked(positive, minimum=0))
+    wait_for_dhcp_seconds: int = attrs.field(default=0, validator=checked(positive, minimum=0, required=True))
 
 
 @attrs.frozen(kw_only=True)
@@ -111,7 +112,7 @@ class IPv6Config:
 
     address: str = attrs.field(default="", validator=_address(6))
     gateway: str = attrs.field(default="", validator=_address(6))
-    wait_for_dhcp_seconds: int = attrs.field(default=0, validator=checked(positive, minimum=0))
+    wait_for_dhcp_seconds: int = attrs.field(default=0, validator=checked(positive, minimum=0, required=True))
 
 
 @attrs.frozen(kw_only=True)
@@ -129,11 +130,7 @@ def _port_mapping(field: str, value: object) -> PortMapping:
 
 
 def _mode(value: NetworkMode | str) -> NetworkMode:
-    try:
-        return NetworkMode(value)
-    except ValueError:
-        names = ", ".join(repr(mode.value) for mode in NetworkMode)
-        raise fail("mode", f"must be one of {names}, not {value!r}") from None
+    return member("mode", NetworkMode, value)
 
 
 def _ports(value: Iterable[PortMapping]) -> tuple[PortMapping, ...]:
@@ -179,7 +176,7 @@ class NetworkConfig:
     port_mappings: tuple[PortMapping, ...] = attrs.field(default=(), converter=_ports)
     dns: tuple[str, ...] = attrs.field(default=(), converter=_dns)
     aliases: tuple[str, ...] = attrs.field(default=(), converter=_aliases)
-    network_name: str = attrs.field(default="")
+    network_name: str = attrs.field(default="", validator=checked(check_text))
     ip_config: IPConfig | None = attrs.field(default=None, validator=is_a(IPConfig, type(None)))
     mtu: int | None = attrs.field(default=None, validator=checked(positive, minimum=68))
     backend_options: Mapping[str, object] = attrs.field(factory=FrozenMap, converter=_options)

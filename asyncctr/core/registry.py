@@ -20,7 +20,10 @@ BackendFactory = Callable[[BackendConfig], Awaitable[Backend]]
 ENTRY_POINT_GROUP = "asyncctr.backends"
 
 # The type, the module whose `open_backend` opens it, and the extra that brings what the module imports.
-_BUILT_IN = {"docker": ("asyncctr.backends.docker", "docker")}
+_BUILT_IN = {
+    "docker": ("asyncctr.backends.docker.backend", "docker"),
+    "containerd": ("asyncctr.backends.containerd", "containerd"),
+}
 _registered: dict[str, BackendFactory] = {}
 
 

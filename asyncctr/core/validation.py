@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import os
 import re
 import signal
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,17 +13,21 @@ from asyncctr.core.errors import InvalidConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from enum import StrEnum
 
     from attrs import Attribute
 
 K = TypeVar("K")
 V = TypeVar("V")
 T = TypeVar("T")
+E = TypeVar("E", bound="StrEnum")
 
 # Linux refuses one longer argument or environment string: MAX_ARG_STRLEN, 32 pages (include/uapi/linux/binfmts.h).
 MAX_STRING = 131_072
-_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}")
+_OBJECT_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}")
 _LABEL_KEY_MAX = 4_096
+# What runtimes hold numbers in.
+_INT_MAX = 2**63 - 1
 
 
 class FrozenMap(Mapping[K, V]):
@@ -117,11 +123,11 @@ def check_path(field: str, value: object) -> str:
     return text
 
 
-def check_volume_name(field: str, value: object) -> str:
-    """A volume's name: letters, digits, ``_.-``, starting with a letter or digit, at most 255 characters."""
+def check_object_name(field: str, value: object) -> str:
+    """A volume's or network's name: letters, digits, ``_.-``, starting with a letter or digit, at most 255 characters."""
     text = check_text(field, value, empty=False)
-    if not _VOLUME_NAME.fullmatch(text):
-        raise fail(field, f"must match {_VOLUME_NAME.pattern}, but is {text!r}")
+    if not _OBJECT_NAME.fullmatch(text):
+        raise fail(field, f"must match {_OBJECT_NAME.pattern}, but is {text!r}")
     return text
 
 
@@ -194,15 +200,24 @@ def environment(field: str, value: Mapping[str, str] | Iterable[str] | None) -> 
     return frozen
 
 
-def positive(field: str, value: object, *, minimum: int = 1, minus_one: bool = False) -> int | None:
-    """``None`` or an int of at least ``minimum``; ``minus_one`` allows -1 as well."""
-    if value is None:
+def positive(
+    field: str, value: object, *, minimum: int = 1, minus_one: bool = False, required: bool = False
+) -> int | None:
+    """``None``, unless ``required``, or an int of at least ``minimum``; ``minus_one`` allows -1 as well."""
+    if value is None and not required:
         return None
     if isinstance(value, bool) or not isinstance(value, int):
-        raise fail(field, f"must be an int or None, not {type(value).__name__}")
+        raise fail(field, f"must be an int{'' if required else ' or None'}, not {type(value).__name__}")
+    if value > _INT_MAX:
+        raise fail(field, f"must be at most {_INT_MAX}")
     if value < minimum and not (minus_one and value == -1):
         raise fail(field, f"must be at least {minimum}{' or -1' if minus_one else ''}, not {value}")
     return value
+
+
+def is_number(value: object) -> bool:
+    """Whether it is an int or a float; ``bool`` is none here."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def signal_name(field: str, value: str | int) -> str:
@@ -221,6 +236,52 @@ def signal_name(field: str, value: str | int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return str(number)
+
+
+def signal_number(name: str) -> int:
+    """The number of what :func:`signal_name` gave."""
+    return int(name) if name.isdecimal() else signal.Signals[name].value
+
+
+def check_grace(value: float) -> None:
+    """Refuse a grace that is no number of seconds."""
+    if not is_number(value) or not 0 <= value < float("inf"):
+        raise fail("grace", f"must be a number of seconds, 0 or more, not {value!r}")
+
+
+def member(field: str, kind: type[E], value: Any) -> E:
+    """The member of an enum, or the one with that value."""
+    try:
+        return kind(value)
+    except ValueError:
+        names = ", ".join(repr(entry.value) for entry in kind)
+        raise fail(field, f"must be one of {names}, not {value!r}") from None
+
+
+def path_text(value: object) -> Any:
+    """The text of a path object; what is none is left to the field's check."""
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def host_address(field: str, value: object) -> str:
+    """An entry of a hosts file: an IP address, or ``"host-gateway"`` for the runtime's host."""
+    text = check_text(field, value, empty=False)
+    try:
+        if text != "host-gateway":
+            ipaddress.ip_address(text)
+    except ValueError:
+        raise fail(field, f"must be an IP address or 'host-gateway', not {text!r}") from None
+    return text
+
+
+def unless_empty(check: Callable[..., object], **options: object) -> Callable[[Any, Attribute[Any], Any], None]:
+    """An attrs validator from one of the checks above, for a field whose empty text means that it is not given."""
+
+    def validate(_: object, attribute: Attribute[Any], value: object) -> None:
+        if check_text(attribute.name, value):
+            check(attribute.name, value, **options)
+
+    return validate
 
 
 def checked(check: Callable[..., object], **options: object) -> Callable[[Any, Attribute[Any], Any], None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Janitor", "persist"]
 
+T = TypeVar("T")
+
 logger = logging.getLogger(__name__)
 
 # Seconds between attempts to reach a runtime that is away.
 _RETRY = 0.25
+# Clean-ups that may be under way with nobody waiting for them.
+_BEHIND = 16
 
 
 class Janitor:
@@ -59,6 +63,14 @@ class Janitor:
         except Exception as error:  # noqa: BLE001  # whatever it was, the caller's own result or error comes first
             logger.warning("clean-up given up: %s: %s", what, error)
 
+    async def behind(self, cleanup: Coroutine[Any, Any, object], what: str) -> None:
+        """Begin a clean-up that nobody need wait for, unless too many of them are under way: then until one of those is done."""
+        self.spawn(cleanup, what)
+        # It has begun when this returns, so that what is asked next can take account of it.
+        await asyncio.sleep(0)
+        while len(self._tasks) > _BEHIND:
+            await asyncio.wait(set(self._tasks), return_when=asyncio.FIRST_COMPLETED)
+
     async def finish(
         self, cleanup: Coroutine[Any, Any, object], what: str, *, extra: float = 0.0
     ) -> asyncio.CancelledError | None:
@@ -76,6 +88,16 @@ class Janitor:
                 "clean-up takes more than %.1f s and goes on in the background: %s", self.timeout + extra, what
             )
         return held
+
+    async def unbroken(self, work: Coroutine[Any, Any, T], what: str) -> T:
+        """Do something that must not be cut short, because half of it would be left behind: who is cancelled waits until it is done."""
+        task = asyncio.create_task(work, name=f"asyncctr: {what}")
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.done():
+                await self.finish(_outcome(task), what)
+            raise
 
     @staticmethod
     async def wait_for(task: asyncio.Task[Any], seconds: float | None = None) -> asyncio.CancelledError | None:
@@ -101,6 +123,13 @@ class Janitor:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=self.timeout)
+
+
+async def _outcome(task: asyncio.Task[Any]) -> None:
+    await asyncio.wait({task})
+    if not task.cancelled():
+        # Nobody asks for it any more.
+        task.exception()
 
 
 async def persist(cleanup: Callable[[], Awaitable[object]]) -> None:

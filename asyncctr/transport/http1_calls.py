@@ -144,10 +144,12 @@ class CallPool:
     Args:
         connect: opens a connection.
         host: the ``Host`` field.
+        connect_timeout: seconds that a new connection may take; then ``TimeoutError`` without an errno is raised.
     """
 
-    def __init__(self, connect: Connect, *, host: str) -> None:
+    def __init__(self, connect: Connect, *, host: str, connect_timeout: float) -> None:
         self._connect = connect
+        self._connect_timeout = connect_timeout
         self._host = host
         self._idle: list[Exchange] = []
         self._closed = False
@@ -174,6 +176,7 @@ class CallPool:
 
         Raises:
             ClosedError: the pool is closed.
+            TimeoutError: a new connection took too long.
             OSError, BackendUnavailableError: what connecting raises.
         """
         if self._closed:
@@ -189,7 +192,8 @@ class CallPool:
             exchange.transport.write(request)
             return Call(self, exchange)
         loop = asyncio.get_running_loop()
-        _, protocol = await self._connect(lambda: Exchange(loop))
+        async with asyncio.timeout(self._connect_timeout):
+            _, protocol = await self._connect(lambda: Exchange(loop))
         exchange = cast("Exchange", protocol)
         exchange.keep = True
         exchange.transport.write(request)

@@ -65,7 +65,20 @@ class Owner:
     @property
     def is_gone(self) -> bool:
         """Whether it is certain that the process has ended; never so for one of another boot or namespace."""
-        return self.is_local and _start_time(self.pid) != self.start
+        if not self.is_local:
+            return False
+        try:
+            return _start_time(self.pid) != self.start
+        except FileNotFoundError:
+            return not _exists(self.pid)
+        except OSError:
+            # Such as too many open files here, which says nothing of the other.
+            return False
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is gone, or ran before this machine's last boot; for what only processes of this machine can make."""
+        return self.is_gone or (bool(self.boot) and self.boot != Owner.current().boot)
 
 
 @lru_cache(maxsize=1)
@@ -74,15 +87,32 @@ def _current(pid: int) -> Owner:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         namespace = str(Path("/proc/self/ns/pid").stat().st_ino)
+        return Owner(boot, namespace, pid, _start_time(pid) or 0)
     except OSError:
         return Owner("", "", pid, 0)
-    return Owner(boot, namespace, pid, _start_time(pid) or 0)
+
+
+def _exists(pid: int) -> bool:
+    """Whether there is such a process: /proc may be mounted so that it hides those of others (proc(5), hidepid)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _start_time(pid: int) -> int | None:
+    """When it started; ``None`` for one that has ended and was not waited for.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
+    except ProcessLookupError:
+        # It ended between the opening and the reading.
         return None
     # The command in parentheses may contain anything, so count from the last one on; a zombie has ended.
     fields = stat[stat.rindex(b")") + 2 :].split()

@@ -1,7 +1,4 @@
-"""Docker, and what speaks its API: the engine's own HTTP interface over unix, TCP, TLS and ssh."""
+"""Docker, and what speaks its API: the engine's own HTTP interface over unix, TCP, TLS and ssh.
 
-from __future__ import annotations
-
-from asyncctr.backends.docker.backend import DockerBackend, open_backend
-
-__all__ = ["DockerBackend", "open_backend"]
+Nothing is imported here: where an engine is, is found without the packages that talking to it takes.
+"""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import re
+import ssl
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote, urlencode
@@ -124,7 +125,7 @@ class DockerApi:
         self.op_timeout = op_timeout
         self.version = ""
         self._dialer = dialer
-        self._calls = CallPool(dialer.connect, host=_HOST)
+        self._calls = CallPool(dialer.connect, host=_HOST, connect_timeout=op_timeout)
         self.inspections = asyncio.Semaphore(_INSPECTIONS)
         self._prefix = ""
         self._closed = False
@@ -157,7 +158,8 @@ class DockerApi:
             path = quote(path, safe="/:@")
         return f"{self._prefix}{path}{_query(params)}"
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise ``ClosedError`` after ``aclose``."""
         if self._closed:
             msg = "this docker backend is closed"
             raise ClosedError(msg, backend=BACKEND)
@@ -189,7 +191,7 @@ class DockerApi:
         self, method: str, path: str, *, params: Params | None = None, body: Json = None, resource: str = ""
     ) -> Pending:
         """Send a call. Its answer can be awaited by somebody else when the first to wait is cancelled."""
-        self._check_open()
+        self.check_open()
         what = f"{method} {path}"
         try:
             call = await self._calls.send(
@@ -199,6 +201,8 @@ class DockerApi:
                 body=b"" if body is None else json.dumps(body).encode(),
             )
         except (AsyncctrError, OSError) as error:
+            if isinstance(error, TimeoutError) and error.errno is None:
+                raise self._unreached(resource) from error
             self._raise(error, what, resource)
         return Pending(call, what, resource)
 
@@ -225,15 +229,31 @@ class DockerApi:
             message = f"the engine answered {pending.what} with something that is not JSON: {text[:100]!r}"
             raise AsyncctrError(message, backend=BACKEND, resource=resource, status=status) from error
 
+    def _unreached(self, resource: str) -> OperationTimeoutError:
+        message = f"connecting to {self.endpoint} took longer than {self.op_timeout:g} s. {self.endpoint.advice}"
+        return OperationTimeoutError(message, backend=BACKEND, resource=resource)
+
     def _raise(self, error: AsyncctrError | OSError, what: str, resource: str) -> NoReturn:
         """What went wrong below, as what it means for the call."""
         if isinstance(error, ConnectionLostError):
+            if isinstance(error.__cause__, ssl.SSLError) and "ALERT" in str(error.__cause__):
+                # With TLS 1.3 a server refuses a client's certificate only after the handshake.
+                message = (
+                    f"{self.endpoint} ended the TLS connection: {error.__cause__}. Does it accept this client's "
+                    "certificate (tls.cert_file and tls.key_file, or DOCKER_CERT_PATH)?"
+                )
+                raise BackendUnavailableError(message, backend=BACKEND, resource=resource) from error
             message = f"the engine went away during {what}: {error.message}"
             raise ConnectionLostError(message, backend=BACKEND, resource=resource, status=error.status) from error
         if isinstance(error, AsyncctrError):
             error.backend, error.resource = error.backend or BACKEND, error.resource or resource
             raise error
-        message = f"cannot connect to {self.endpoint}: {error.strerror or error}. {self.endpoint.advice}"
+        advice = self.endpoint.advice
+        if isinstance(error, ssl.SSLCertVerificationError):
+            advice = (
+                "Is its certificate from the authority in tls.ca_file (or DOCKER_CERT_PATH), and for this host name?"
+            )
+        message = f"cannot connect to {self.endpoint}: {error.strerror or error}. {advice}"
         raise BackendUnavailableError(message, backend=BACKEND, resource=resource, status=error.errno) from error
 
     async def stream(
@@ -266,7 +286,7 @@ class DockerApi:
         resource: str = "",
     ) -> Opening:
         """Send the request of a stream, whose answer :meth:`opened` awaits: several can be under way without a task each."""
-        self._check_open()
+        self.check_open()
         what = f"{method} {path}"
         try:
             async with asyncio.timeout(self.op_timeout):
@@ -280,8 +300,7 @@ class DockerApi:
                     host=_HOST,
                 )
         except TimeoutError as error:
-            message = f"connecting to {self.endpoint} took longer than {self.op_timeout:g} s"
-            raise OperationTimeoutError(message, backend=BACKEND, resource=resource) from error
+            raise self._unreached(resource) from error
         except (AsyncctrError, OSError) as error:
             self._raise(error, what, resource)
         return Opening(pending, what, resource)

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 import attrs
@@ -22,8 +23,8 @@ from asyncctr.backends.docker.inspect import container_info
 from asyncctr.backends.docker.launch import DockerLaunched, DockerStdin, attach, launch
 from asyncctr.backends.docker.logs import LogQuery, open_logs
 from asyncctr.backends.docker.objects import DockerObjects
-from asyncctr.backends.docker.podman import check_for_podman
-from asyncctr.backends.docker.removing import Removals
+from asyncctr.backends.docker.podman import check_for_podman, check_platform
+from asyncctr.backends.docker.removing import Removing
 from asyncctr.backends.docker.waiting import Waits
 from asyncctr.core.backend_config import BackendConfig, DockerConfig
 from asyncctr.core.errors import (
@@ -36,16 +37,18 @@ from asyncctr.core.errors import (
     StartError,
     UnsupportedError,
 )
+from asyncctr.core.logs import check_log_query
 from asyncctr.core.status import ContainerId
-from asyncctr.core.validation import check_token, fail, signal_name
+from asyncctr.core.validation import check_grace, check_text, check_token, fail, label_key, mapping, signal_name
 from asyncctr.transport.cleanup import Janitor, persist
 from asyncctr.transport.dial import UnixDialer
 from asyncctr.transport.ownership import MANAGED, TOKEN, ownership_labels
 from asyncctr.transport.ports import HeldPorts, pick_ports
+from asyncctr.transport.removals import Removals
+from asyncctr.transport.tasks import all_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
     from types import TracebackType
 
     from asyncctr.core.backend import OutputSink
@@ -99,7 +102,7 @@ class DockerBackend(DockerObjects):
         self._facts = facts
         self._janitor = Janitor(config.cleanup_timeout, background=_BACKGROUND * config.cleanup_timeout)
         self._changes = asyncio.Semaphore(config.max_concurrency)
-        self._removals = Removals(api, self._changes)
+        self._removals = Removals(Removing(api, self._changes).remove, backend=BACKEND)
         self._held_ports: dict[ContainerId, HeldPorts] = {}
         capabilities = facts.capabilities
         self._waits = Waits(api, is_podman=facts.engine.is_podman, reports_oom=capabilities.reports_oom)
@@ -126,6 +129,8 @@ class DockerBackend(DockerObjects):
         if not self._facts.engine.is_podman:
             return await self._make(config)
         check_for_podman(config)
+        if config.platform:
+            check_platform(await self.image(config.image).describe(), config.platform, config.image)
         if not isinstance(self._dialer, UnixDialer):
             # Its ports are another machine's.
             return await self._make(config)
@@ -240,8 +245,7 @@ class DockerBackend(DockerObjects):
 
     async def stop(self, container_id: ContainerId, *, grace: float = 10.0) -> None:
         """Send the stop signal, then kill it; see :meth:`asyncctr.Backend.stop`."""
-        if isinstance(grace, bool) or not isinstance(grace, (int, float)) or not 0 <= grace < float("inf"):
-            raise fail("grace", f"must be a number of seconds, 0 or more, not {grace!r}")
+        check_grace(grace)
         self._check_id(container_id)
         document = await describe(self._api, container_id)
         if str(document["State"]["Status"]) not in ("running", "paused", "restarting", "stopping"):
@@ -304,12 +308,7 @@ class DockerBackend(DockerObjects):
     ) -> LogStream:
         """Its output from the first byte; see :meth:`asyncctr.Backend.logs`."""
         self._check_id(container_id)
-        if not stdout and not stderr:
-            raise fail("stdout", "stdout or stderr, or both, must be wanted")
-        if since is not None and since.tzinfo is None:
-            raise fail("since", "must be an aware datetime")
-        if tail is not None and (isinstance(tail, bool) or not isinstance(tail, int) or tail < 0):
-            raise fail("tail", f"must be an int of 0 or more, not {tail!r}")
+        check_log_query(stdout=stdout, stderr=stderr, since=since, tail=tail)
         document = await describe(self._api, container_id)
         query = LogQuery(
             follow=follow,
@@ -337,7 +336,7 @@ class DockerBackend(DockerObjects):
 
     async def list(self, *, labels: Mapping[str, str] | None = None, all: bool = False) -> Sequence[ContainerInfo]:  # noqa: A002
         """Containers of this SDK, or everyone's; see :meth:`asyncctr.Backend.list`."""
-        wanted = dict(labels or {})
+        wanted = dict(mapping("labels", labels, label_key, check_text))
         if not all:
             wanted[MANAGED] = "1"
 
@@ -347,14 +346,18 @@ class DockerBackend(DockerObjects):
             except ContainerNotFoundError:
                 return None
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(info(container_id)) for container_id in await self._ids(wanted)]
-        return tuple(found for task in tasks if (found := task.result()) is not None)
+        described = await all_of([info(container_id) for container_id in await self._ids(wanted)])
+        return tuple(found for found in described if found is not None)
 
     async def _ids(self, labels: Mapping[str, str]) -> Sequence[ContainerId]:
         filters = json.dumps({"label": [f"{key}={value}" for key, value in labels.items()]})
         answer = await self._api.call("GET", "/containers/json", params={"all": True, "filters": filters})
         return tuple(ContainerId(entry["Id"]) for entry in answer)
+
+    @property
+    def removes_behind(self) -> bool:
+        """No: engines are done soon, and busy with it as long as with anything else."""
+        return False
 
     async def launch(self, config: ContainerConfig, sink: OutputSink, *, input: bytes | None = None) -> DockerLaunched:  # noqa: A002
         """Create, attach, wait and start; see :meth:`asyncctr.SupportsLaunch.launch`."""
@@ -362,8 +365,12 @@ class DockerBackend(DockerObjects):
             raise fail("input", "needs a configuration with stdin=True")
         container_id = await self.create(config)
         try:
-            output, exit_wait = await launch(
-                self._api, container_id, stdin=input is not None, start=lambda: self._start(container_id)
+            streams = await launch(
+                self._api,
+                container_id,
+                stdin=input is not None,
+                apart=self._facts.engine.is_podman,
+                start=lambda: self._start(container_id),
             )
         except BaseException as error:
             held = await self._janitor.finish(
@@ -374,7 +381,7 @@ class DockerBackend(DockerObjects):
             raise
         return DockerLaunched(
             container_id,
-            (output, exit_wait),
+            streams,
             sink,
             tty=config.tty,
             input_data=input,

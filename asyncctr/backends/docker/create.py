@@ -23,6 +23,8 @@ __all__ = ["container_body", "network_field", "signal_text"]
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _LOG_FILES = 5
+# Docker's, and Podman's further ones.
+_NETWORK_MODES = frozenset({"bridge", "default", "host", "none", "private", "pasta", "slirp4netns"})
 _MTU_OPTION = "com.docker.network.driver.mtu"
 
 
@@ -45,11 +47,8 @@ def container_body(config: ContainerConfig, labels: Mapping[str, str], engine: E
     if config.name and not _NAME.fullmatch(config.name):
         message = f"name: must match {_NAME.pattern}, but is {config.name!r}"
         raise InvalidConfigError(message, field="name", backend=BACKEND)
-    if engine.is_podman and config.resources.memory_swap == -1:
-        message = (
-            "resources.memory_swap: Podman's Docker-compatible API drops an unlimited swap (-1); name a number of bytes"
-        )
-        raise UnsupportedError(message, field="resources.memory_swap.unlimited", backend=BACKEND)
+    if config.network.mode is NetworkMode.CUSTOM:
+        _check_network_name(config.network.network_name)
     body: dict[str, Any] = {
         "Image": image_name(config.image, engine),
         "Labels": {**config.labels, **labels},
@@ -82,6 +81,13 @@ def container_body(config: ContainerConfig, labels: Mapping[str, str], engine: E
     if endpoint := _endpoint(config.network):
         body["NetworkingConfig"] = {"EndpointsConfig": {network_field(config.network): endpoint}}
     return body
+
+
+def _check_network_name(name: str) -> None:
+    """Refuse what an engine takes for a mode: a name from somewhere else must not give the host's network."""
+    if ":" in name or name in _NETWORK_MODES:
+        message = f"network.network_name: {name!r} is a mode of the engine's, and no network of one's own"
+        raise InvalidConfigError(message, field="network.network_name", backend=BACKEND)
 
 
 def _host_config(config: ContainerConfig, options: DockerOptions, engine: Engine) -> dict[str, Any]:

@@ -31,6 +31,7 @@ _EXHAUSTED = re.compile(
     re.IGNORECASE,
 )
 _PORT_TAKEN = re.compile(r"port is already allocated|address already in use|ports are not available", re.IGNORECASE)
+_NO_NETWORK = re.compile(r"network \S+ not found|unable to find network|: network not found", re.IGNORECASE)
 # Podman answers 500 for names that are taken and for what is in use, Docker 403 for a network in use.
 _TAKEN = re.compile(
     r"network already exists|volume already exists|is being used by|has (?:active endpoints|associated containers)|is in use by",
@@ -43,7 +44,7 @@ _NOT_RUNNING = re.compile(
     re.IGNORECASE,
 )
 _RUNNING = re.compile(
-    r"running container|is running or paused|as it is running|currently running|container is (?:running|paused)",
+    r"running container|is running or paused|as it is running|currently running|container is (?:running|paused)|already paused",
     re.IGNORECASE,
 )
 _NO_CONTAINER = re.compile(
@@ -51,15 +52,19 @@ _NO_CONTAINER = re.compile(
     re.IGNORECASE,
 )
 _NO_IMAGE = re.compile(
-    r"no such image|image not known|manifest (?:for \S+ )?(?:is )?(?:unknown|not found)|repository name not known|name unknown|repository does not exist",
+    r"no such image|image not known|manifest (?:for \S+ )?(?:is )?(?:unknown|not found)|repository name not known|name unknown|repository does not exist|image does not exist locally"
+    # A create that asks for a platform: the engine has the image for another one alone.
+    r"|does not match the specified platform",
     re.IGNORECASE,
 )
 _DENIED = re.compile(
-    r"unauthorized|denied|no basic auth|authentication required|invalid username/password|incorrect username or password|401",
+    r"unauthorized|(?<!permission )denied|no basic auth|authentication required|invalid username/password|incorrect username or password",
     re.IGNORECASE,
 )
 _DIGEST = re.compile(
-    r"digest (?:verification|mismatch|did not match|invalid)|filesystem layer verification failed|unexpected digest|does not match .*digest|verif(?:y|ication)|error verifying",
+    # Not any verification: certificates are verified as well.
+    r"digest (?:verification|mismatch|did not match|invalid)|(?:layer|manifest) verification failed|unexpected (?:commit )?digest"
+    r"|does not match .*digest|error verifying (?:layer|manifest|blob|digest)",
     re.IGNORECASE,
 )
 
@@ -77,9 +82,9 @@ def translate(status: int, message: str, *, resource: str = "", kind: str = "") 
         return ResourceExhaustedError(text, status=status, **common)
     if _PORT_TAKEN.search(text):
         return ConflictError(text, status=status, **common)
+    if _NO_IMAGE.search(text) and (status == 404 or kind == "image"):
+        return ImageNotFoundError(text, status=status, **common)
     if status == 404:
-        if _NO_IMAGE.search(text):
-            return ImageNotFoundError(text, status=status, **common)
         kinds = {"container": ContainerNotFoundError, "image": ImageNotFoundError}
         return kinds.get(kind, NotFoundError)(text, status=status, **common)
     if kind == "container" and _PREPARING.search(text):
@@ -103,11 +108,15 @@ _CREATE_FIELDS = (
     # What the engine says, and the field it speaks of.
     (
         re.compile(
-            r"bind source path does not exist|invalid mount|mount path|mount config|duplicate mount|statfs|no such file or directory",
+            r"bind source path does not exist|invalid mount|mount path|mount config|duplicate mount|statfs",
             re.IGNORECASE,
         ),
         "volumes",
     ),
+    (re.compile(r"container-init|docker-init|catatonit", re.IGNORECASE), "init"),
+    (re.compile(r"custom device|/dev/\S+: no such file", re.IGNORECASE), "devices"),
+    (re.compile(r"add-host|extra host", re.IGNORECASE), "extra_hosts"),
+    (re.compile(r"sysctl", re.IGNORECASE), "options.sysctls"),
     (re.compile(r"invalid container name|name .* is invalid|names must match", re.IGNORECASE), "name"),
     (re.compile(r"invalid hostname", re.IGNORECASE), "hostname"),
     (
@@ -120,7 +129,7 @@ _CREATE_FIELDS = (
     (re.compile(r"minimum memory|memory limit|memoryswap", re.IGNORECASE), "resources.memory"),
     (re.compile(r"cpu cfs|cpu-(?:quota|period)|cpus", re.IGNORECASE), "resources.cpu_quota"),
     (re.compile(r"storage[- ]?opt|--storage-opt", re.IGNORECASE), "resources.storage"),
-    (re.compile(r"log(?:ging)? driver|log opt", re.IGNORECASE), "options.log_driver"),
+    (re.compile(r"log(?:ging)? (?:driver|plugin|opt)", re.IGNORECASE), "options.log_driver"),
     (re.compile(r"seccomp", re.IGNORECASE), "seccomp"),
     (re.compile(r"ulimit|rlimit", re.IGNORECASE), "ulimits"),
     (re.compile(r"shm", re.IGNORECASE), "shm_size"),
@@ -137,9 +146,11 @@ def raise_for_create(error: AsyncctrError) -> NoReturn:
         conflict = isinstance(error, ConflictError) or re.search(r"is already in use", error.message)
         if conflict:
             raise ConflictError(error.message, backend=BACKEND, resource=error.resource, status=error.status) from error
+        if _NO_NETWORK.search(error.message):
+            raise NotFoundError(error.message, backend=BACKEND, resource=error.resource, status=error.status) from error
         for pattern, field in _CREATE_FIELDS:
             if pattern.search(error.message):
-                kind = UnsupportedError if field in ("resources.storage", "runtime") else InvalidConfigError
+                kind = UnsupportedError if field in ("resources.storage", "runtime", "init") else InvalidConfigError
                 raise kind(
                     f"{field}: {error.message}",
                     field=field,
@@ -157,6 +168,8 @@ def raise_for_start(error: AsyncctrError) -> NoReturn:
     gone = isinstance(error, ContainerNotFoundError) and _NO_CONTAINER.search(error.message)
     if gone or isinstance(error, named) or not isinstance(error.status, int):
         raise error
+    if _NO_NETWORK.search(error.message):
+        raise NotFoundError(error.message, backend=BACKEND, resource=error.resource, status=error.status) from error
     raise StartError(error.message, backend=BACKEND, resource=error.resource, status=error.status) from error
 
 

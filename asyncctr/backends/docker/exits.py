@@ -17,8 +17,10 @@ __all__ = ["ExitWait", "begin_exit_wait", "describe", "exit_wait", "open_exit_wa
 
 _ANSWER_LIMIT = 1 << 20
 _SERVER_ERROR = 500
-# Seconds between attempts to describe a container that ends at that moment.
+# Seconds between attempts to ask about a container that ends at that moment.
 _ENDING = (0.02, 0.1, 0.3)
+# What Podman says of a container's state that it reads while it is being written.
+_TORN = "unexpected end of JSON input"
 # Engines send no event for a start that fails, so a waiter for another process's start looks again this often, in seconds.
 _RECHECK = 5.0
 
@@ -26,9 +28,10 @@ _RECHECK = 5.0
 class ExitWait:
     """A registered wait: the engine has answered with headers and sends the exit code when it comes."""
 
-    __slots__ = ("_container_id", "_stream", "_text")
+    __slots__ = ("_api", "_container_id", "_stream", "_text")
 
-    def __init__(self, stream: HttpStream, container_id: str) -> None:
+    def __init__(self, api: DockerApi, stream: HttpStream, container_id: str) -> None:
+        self._api = api
         self._stream = stream
         self._container_id = container_id
         self._text = b""
@@ -40,6 +43,23 @@ class ExitWait:
             ConnectionLostError: the engine went away first.
             ContainerNotFoundError: the container was removed, and the engine does not know how it ended.
         """
+        for pause in (*_ENDING, None):
+            try:
+                return await self._code()
+            except AsyncctrError as error:
+                if pause is None or error.status != _SERVER_ERROR or _TORN not in error.message:
+                    raise
+                await asyncio.sleep(pause)
+                await self._register_again()
+        raise AssertionError  # the last round returns or raises
+
+    async def _register_again(self) -> None:
+        created = await _status(self._api, self._container_id) == "created"
+        again = await open_exit_wait(self._api, self._container_id, "next-exit" if created else "not-running")
+        self._stream.close()
+        self._stream, self._text = again._stream, b""  # noqa: SLF001  # the same class
+
+    async def _code(self) -> int:
         while data := await self._stream.receive():
             self._text += data
             if len(self._text) > _ANSWER_LIMIT:
@@ -55,7 +75,7 @@ class ExitWait:
         if failure and code <= 0:
             # Inside a successful answer, beside a code that means nothing: Podman, for a container that was removed. (Docker
             # has an error for one that exited, too, such as a failed start, and a code that is true.)
-            raise translate(500, str(failure), resource=self._container_id, kind="container")
+            raise translate(_SERVER_ERROR, str(failure), resource=self._container_id, kind="container")
         if code < 0:
             message = f"container {self._container_id[:12]} was removed before it was started"
             raise ContainerNotFoundError(message, backend=BACKEND, resource=self._container_id)
@@ -75,7 +95,7 @@ async def begin_exit_wait(api: DockerApi, container_id: str, condition: str) -> 
 
 async def exit_wait(api: DockerApi, opening: Opening) -> ExitWait:
     """The wait that was asked for, once the engine has registered it."""
-    return ExitWait(await api.opened(opening, kind="container"), opening.resource)
+    return ExitWait(api, await api.opened(opening, kind="container"), opening.resource)
 
 
 async def open_exit_wait(api: DockerApi, container_id: str, condition: str) -> ExitWait:

@@ -86,7 +86,8 @@ class DockerImage:
 
         return await build(self._api, self._engine, self._name, build_input, on_event)
 
-    async def _describe(self) -> dict[str, Any]:
+    async def describe(self) -> dict[str, Any]:
+        """The engine's inspect document of it."""
         document: dict[str, Any] = await self._api.call(
             "GET", f"/images/{self._wire}/json", kind="image", resource=self._name
         )
@@ -95,7 +96,7 @@ class DockerImage:
     async def exists(self) -> bool:
         """Whether the engine has it."""
         try:
-            await self._describe()
+            await self.describe()
         except ImageNotFoundError:
             return False
         return True
@@ -108,7 +109,7 @@ class DockerImage:
 
     async def digest(self) -> str:
         """The digest it was pulled or pushed by; for one that never met a registry, its id."""
-        document = await self._describe()
+        document = await self.describe()
         digests = [str(entry) for entry in document.get("RepoDigests") or ()]
         repository = "" if self._wire.startswith("sha256:") or _is_id(self._wire) else Reference.parse(self._name).name
         for entry in digests:
@@ -122,7 +123,7 @@ class DockerImage:
 
     async def tags(self) -> Sequence[str]:
         """All names of the image, sorted."""
-        document = await self._describe()
+        document = await self.describe()
         return tuple(sorted(str(tag) for tag in document.get("RepoTags") or () if tag != "<none>:<none>"))
 
     async def load(self, archive: str | PathLike[str] | AsyncIterable[bytes]) -> None:

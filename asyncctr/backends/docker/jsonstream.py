@@ -20,6 +20,7 @@ from asyncctr.core.errors import (
     OperationTimeoutError,
 )
 from asyncctr.core.images import Progress
+from asyncctr.transport.progress import ProgressThrottle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Mapping
@@ -32,7 +33,6 @@ __all__ = ["ProgressMeter", "documents", "error_of"]
 # A transfer may be silent for this many op_timeouts, while the engine extracts a large layer.
 _SILENCE = 5
 _LINE_LIMIT = 8 << 20
-_INTERVAL = 0.1
 _DOWNLOADED = "Download complete"
 
 
@@ -57,6 +57,7 @@ async def documents(
         ConnectionLostError: the engine went away before the end.
         AsyncctrError: as an answer of 400 or above means.
     """
+    api.check_open()
     seconds = api.op_timeout * _SILENCE
     translated = _Translated(api, f"{method} {path}", resource, seconds)
     with translated:
@@ -186,17 +187,16 @@ def error_of(document: dict[str, Any]) -> str:
 
 
 class ProgressMeter:
-    """Hands progress on: at most ten times a second per id, and the last of each."""
+    """Hands on the progress in an engine's answer."""
 
     def __init__(self, callback: ProgressCallback | None) -> None:
-        self._callback = callback
-        self._sent: dict[str, tuple[str, float]] = {}
-        self._held: dict[str, Progress] = {}
+        self._wanted = callback is not None
+        self._throttle = ProgressThrottle(callback)
         self._counted: dict[str, Progress] = {}
 
     def feed(self, document: dict[str, Any]) -> None:
         """One document of the engine's answer; what the callback raises goes to the caller."""
-        if self._callback is None or not document.get("status"):
+        if not self._wanted or not document.get("status"):
             return
         detail = document.get("progressDetail") or {}
         current, total = detail.get("current"), detail.get("total")
@@ -209,28 +209,13 @@ class ProgressMeter:
         )
         if progress.total is not None:
             self._counted[progress.id] = progress
-        now = asyncio.get_running_loop().time()
-        action, sent = self._sent.get(progress.id, ("", 0.0))
-        if progress.id and progress.action == action and now - sent < _INTERVAL:
-            self._held[progress.id] = progress
-            return
-        held = self._held.pop(progress.id, None)
-        if held is not None and held.action != progress.action:
-            # The last of an action is never left out, so that what was counted reaches its total.
-            self._callback(held)
-        if (
-            progress.action == _DOWNLOADED
-            and (last := self._counted.pop(progress.id, None))
-            and last.current != last.total
-        ):
-            # Podman counts once a second, and not the end.
-            self._callback(attrs.evolve(last, current=last.total))
-        self._sent[progress.id] = (progress.action, now)
-        self._callback(progress)
+        if progress.action == _DOWNLOADED:
+            last = self._counted.pop(progress.id, None)
+            if last is not None and last.current != last.total:
+                # Podman counts once a second, and not the end.
+                self._throttle.feed(attrs.evolve(last, current=last.total))
+        self._throttle.feed(progress)
 
     def finish(self) -> None:
         """Hand on what was held back."""
-        held, self._held = self._held, {}
-        for progress in held.values():
-            if self._callback is not None:
-                self._callback(progress)
+        self._throttle.finish()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import attrs
+
 from asyncctr.backends.docker.errors import BACKEND
 from asyncctr.backends.docker.exits import begin_exit_wait, exit_wait
 from asyncctr.backends.docker.multiplex import ChunkDemuxer, pieces
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from asyncctr.core.status import ContainerId, ExitStatus
     from asyncctr.transport.http1 import HttpStream
 
-__all__ = ["DockerLaunched", "attach", "launch"]
+__all__ = ["DockerLaunched", "Streams", "attach", "launch"]
 
 # Seconds that a reader has to take what is left of its input when it is closed.
 _EOF_GRACE = 5.0
@@ -49,13 +51,22 @@ async def attach(api: DockerApi, container_id: str, *, stdin: bool, output: bool
     return await api.opened(await begin_attach(api, container_id, stdin=stdin, output=output), kind="container")
 
 
+@attrs.frozen(kw_only=True)
+class Streams:
+    """The connections of a launched container; ``input`` may be that of the output, and is ``None`` where nothing is written."""
+
+    output: HttpStream
+    exit: ExitWait
+    input: HttpStream | None
+
+
 class DockerLaunched:
     """A started container whose output goes to a sink."""
 
     def __init__(
         self,
         container_id: ContainerId,
-        streams: tuple[HttpStream, ExitWait],
+        streams: Streams,
         sink: OutputSink,
         *,
         tty: bool,
@@ -63,12 +74,14 @@ class DockerLaunched:
         status_of: Callable[[ContainerId, int], Awaitable[ExitStatus]],
     ) -> None:
         self._id = container_id
-        self._output, self._exit = streams
+        self._output, self._exit, self._input = streams.output, streams.exit, streams.input
         self._sink = sink
         self._tty = tty
         self._status_of = status_of
         self._demuxer = ChunkDemuxer()
-        self._writer = None if input_data is None else asyncio.create_task(self._write(input_data))
+        self._writer: asyncio.Task[None] | None = None
+        if input_data is not None and self._input is not None:
+            self._writer = asyncio.create_task(self._write(self._input, input_data))
         self._status: ExitStatus | None = None
 
     @property
@@ -89,11 +102,12 @@ class DockerLaunched:
                 sink(name, chunk)
         self._demuxer.finish()
 
-    async def _write(self, data: bytes) -> None:
+    @staticmethod
+    async def _write(stream: HttpStream, data: bytes) -> None:
         view = memoryview(data)
         for start in range(0, len(view), 1 << 18):
-            await self._output.send(bytes(view[start : start + (1 << 18)]))
-        await self._output.send_eof()
+            await stream.send(bytes(view[start : start + (1 << 18)]))
+        await stream.send_eof()
 
     async def wait(self) -> ExitStatus:
         """How it ended, after the last of its output was given to the sink. Cancelled, it can be called again."""
@@ -107,6 +121,8 @@ class DockerLaunched:
     def _close(self) -> None:
         self._exit.close()
         self._output.close()
+        if self._input is not None:
+            self._input.close()
         if self._writer is not None:
             self._writer.cancel()
 
@@ -118,22 +134,31 @@ class DockerLaunched:
 
 
 async def launch(
-    api: DockerApi, container_id: ContainerId, *, stdin: bool, start: Callable[[], Awaitable[None]]
-) -> tuple[HttpStream, ExitWait]:
-    """Attach and wait, both under way at once, then start. Whatever fails, the connections are released; the container is the caller's."""
-    attaching = await begin_attach(api, container_id, stdin=stdin)
+    api: DockerApi, container_id: ContainerId, *, stdin: bool, apart: bool, start: Callable[[], Awaitable[None]]
+) -> Streams:
+    """Attach and wait, both under way at once, then start. Whatever fails, the connections are released; the container is the caller's.
+
+    With ``apart``, input has a connection of its own: to an attach whose input cannot be written any more, because the container
+    has ended, Podman writes that as if it were output, and breaks off.
+    """
+    attaching = await begin_attach(api, container_id, stdin=stdin and not apart)
     waiting: Opening | None = None
+    input_: HttpStream | None = None
     try:
         waiting = await begin_exit_wait(api, container_id, "next-exit")
         output = await api.opened(attaching, kind="container")
         exit_ = await exit_wait(api, waiting)
+        if stdin:
+            input_ = await attach(api, container_id, stdin=True, output=False) if apart else output
         await start()
     except BaseException:
         attaching.pending.close()
         if waiting is not None:
             waiting.pending.close()
+        if input_ is not None:
+            input_.close()
         raise
-    return output, exit_
+    return Streams(output=output, exit=exit_, input=input_)
 
 
 class DockerStdin:

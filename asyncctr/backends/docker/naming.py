@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "image_name", "registry_headers", "tag"]
 
+_ID = re.compile(r"(sha256:)?[0-9a-f]{12,64}")
+
 
 @attrs.frozen(kw_only=True)
 class Engine:
@@ -30,7 +32,7 @@ class Engine:
 @lru_cache(maxsize=512)
 def image_name(name: str, engine: Engine) -> str:
     """The image's name as the engine resolves it. Podman tries further registries for short names, so it gets whole ones."""
-    if re.fullmatch(r"(sha256:)?[0-9a-f]{12,64}", name):
+    if _ID.fullmatch(name):
         return name
     reference = Reference.parse(name)
     return str(reference.with_default_tag()) if engine.is_podman else name
@@ -38,6 +40,9 @@ def image_name(name: str, engine: Engine) -> str:
 
 async def tag(api: DockerApi, source: str, target: Reference) -> None:
     """Give an image a further name."""
+    if not _ID.fullmatch(source):
+        # Becomes a part of a path.
+        Reference.parse(source)
     await api.call(
         "POST",
         f"/images/{source}/tag",

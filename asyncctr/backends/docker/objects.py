@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,24 @@ from asyncctr.backends.docker.errors import BACKEND, raise_for_pull, translate
 from asyncctr.backends.docker.jsonstream import ProgressMeter, documents, error_of
 from asyncctr.backends.docker.naming import registry_headers, tag
 from asyncctr.core.backend import ImageSummary, Network, Volume
-from asyncctr.core.errors import BackendUnavailableError, ConnectionLostError, OperationTimeoutError
-from asyncctr.core.validation import FrozenMap, check_text, check_token, check_volume_name, label_key, mapping
+from asyncctr.core.errors import (
+    BackendUnavailableError,
+    ConflictError,
+    ConnectionLostError,
+    InvalidConfigError,
+    OperationTimeoutError,
+)
+from asyncctr.core.validation import (
+    FrozenMap,
+    check_object_name,
+    check_text,
+    check_token,
+    fail,
+    label_key,
+    mapping,
+    positive,
+    sequence,
+)
 from asyncctr.oci.reference import Reference
 
 if TYPE_CHECKING:
@@ -54,6 +71,15 @@ def _label_filter(labels: Mapping[str, str] | None) -> dict[str, list[str]]:
     return {"label": [f"{key}={value}" for key, value in _labels(labels).items()]}
 
 
+def _check_subnet(subnet: object) -> None:
+    try:
+        ipaddress.ip_network(check_token("subnet", subnet))
+    except ValueError as error:
+        if isinstance(error, InvalidConfigError):
+            raise
+        raise fail("subnet", f"must be a network such as '10.0.0.0/24': {error}") from None
+
+
 def _network(document: dict[str, Any]) -> Network:
     configs = (document.get("IPAM") or {}).get("Config") or ()
     return Network(
@@ -74,8 +100,13 @@ class DockerObjects:
     def __init__(self, api: DockerApi) -> None:
         self._api = api
 
-    @cached_property
+    @property
     def _docker(self) -> aiodocker.Docker:
+        self._api.check_open()
+        return self._opened
+
+    @cached_property
+    def _opened(self) -> aiodocker.Docker:
         # The session is ours: closed with the backend, unlimited connections, the same transport as everything else.
         return aiodocker.Docker(
             url="http://docker",
@@ -89,11 +120,16 @@ class DockerObjects:
 
     async def create_volume(self, name: str, *, labels: Mapping[str, str] | None = None) -> Volume:
         """Make a volume; see :meth:`asyncctr.SupportsVolumes.create_volume`."""
-        check_volume_name("name", name)
+        check_object_name("name", name)
         with _translated("volume", name):
             volumes: Any = self._docker.volumes
             volume = await volumes.create({"Name": name, "Labels": _labels(labels)})
-            return _volume(await volume.show())
+            made = _volume(await volume.show())
+        if labels is not None and made.labels != FrozenMap(labels):
+            # Engines answer with the one that is there.
+            message = f"volume {name} exists, with other labels"
+            raise ConflictError(message, backend=BACKEND, resource=name)
+        return made
 
     async def list_volumes(self, *, labels: Mapping[str, str] | None = None) -> Sequence[Volume]:
         """The volumes that have all the labels."""
@@ -104,7 +140,7 @@ class DockerObjects:
 
     async def remove_volume(self, name: str, *, force: bool = False) -> None:
         """Remove a volume and its data."""
-        check_volume_name("name", name)
+        check_object_name("name", name)
         with _translated("volume", name):
             volumes: Any = self._docker.volumes
             await (await volumes.get(name)).delete(force=force)
@@ -121,7 +157,10 @@ class DockerObjects:
         mtu: int | None = None,
     ) -> Network:
         """Make a bridge network; see :meth:`asyncctr.SupportsNetworks.create_network`."""
-        check_token("name", name)
+        check_object_name("name", name)
+        if subnet is not None:
+            _check_subnet(subnet)
+        checked_mtu = positive("mtu", mtu, minimum=68)
         config: dict[str, Any] = {
             "Name": name,
             "Driver": "bridge",
@@ -130,9 +169,9 @@ class DockerObjects:
             "Labels": _labels(labels),
         }
         if subnet is not None:
-            config["IPAM"] = {"Config": [{"Subnet": check_token("subnet", subnet)}]}
-        if mtu is not None:
-            config["Options"] = {"com.docker.network.driver.mtu": str(mtu)}
+            config["IPAM"] = {"Config": [{"Subnet": subnet}]}
+        if checked_mtu is not None:
+            config["Options"] = {"com.docker.network.driver.mtu": str(checked_mtu)}
         with _translated("network", name):
             network = await self._docker.networks.create(config)
             return _network(await network.show())
@@ -145,7 +184,7 @@ class DockerObjects:
 
     async def remove_network(self, name: str) -> None:
         """Remove a network."""
-        check_token("name", name)
+        check_object_name("name", name)
         # Podman's default is to remove the containers on it as well; Docker knows no such thing.
         await self._api.call("DELETE", f"/networks/{name}", params={"force": False}, kind="network", resource=name)
 
@@ -196,8 +235,11 @@ class DockerObjects:
 
     async def save(self, names: Sequence[str]) -> AsyncIterator[bytes]:
         """The images as a tar that ``load`` takes; close the iterator to stop early."""
+        wanted = sequence("names", names, check_token)
+        if not wanted:
+            raise fail("names", "must name an image")
         stream = await self._api.stream(
-            "GET", "/images/get", params={"names": list(names)}, kind="image", resource=", ".join(names)
+            "GET", "/images/get", params={"names": wanted}, kind="image", resource=", ".join(wanted)
         )
         try:
             while data := await stream.receive():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,9 @@ from asyncctr.backends.docker.api import negotiate
 from asyncctr.backends.docker.errors import BACKEND
 from asyncctr.backends.docker.naming import Engine
 from asyncctr.core.capabilities import BackendCapabilities
-from asyncctr.core.errors import AsyncctrError, BackendUnavailableError
+from asyncctr.core.errors import AsyncctrError, BackendUnavailableError, ClosedError, OperationTimeoutError
 from asyncctr.core.status import Health
+from asyncctr.transport.tasks import all_of
 
 if TYPE_CHECKING:
     from asyncctr.backends.docker.api import DockerApi
@@ -40,6 +40,10 @@ _PODMAN_REFUSED = frozenset(
     {
         # Podman 4.3's Docker-compatible create takes -1 for "not given" and falls back to twice the memory.
         "resources.memory_swap.unlimited",
+        # Its create takes a profile for the path of one.
+        "seccomp.profile",
+        # Its create leaves the parameter out.
+        "runtime",
         # Its build means repositories of a cache of its own by this, not images.
         "build.cache_from",
         # Podman 4.3 reads the parameter and then looks for a tar in the request's body.
@@ -74,7 +78,17 @@ def field_of_warning(warning: str) -> str:
 
 async def probe(api: DockerApi, *, wanted: str = "") -> Facts:
     """Agree on an API version and ask what the engine can do."""
-    version = await api.call("GET", "/version")
+    try:
+        version = await api.call("GET", "/version")
+    except (BackendUnavailableError, OperationTimeoutError):
+        raise
+    except AsyncctrError as error:
+        if not isinstance(error.status, int):
+            raise
+        tls = "It wants TLS: give tls=TLSConfig(...), or set DOCKER_TLS_VERIFY and DOCKER_CERT_PATH"
+        hint = tls if "HTTPS server" in error.message else api.endpoint.advice
+        message = f"what answers at {api.endpoint} is no Docker engine: GET /version gave {error.status}, {error.message.rstrip('.')}. {hint}"
+        raise BackendUnavailableError(message, backend=BACKEND, status=error.status) from error
     try:
         api.pin(negotiate(version["ApiVersion"], version.get("MinAPIVersion", ""), wanted))
     except (KeyError, TypeError, ValueError) as error:
@@ -112,6 +126,8 @@ async def check(api: DockerApi) -> Facts:
     async def part(path: str) -> Any:
         try:
             return await api.call("GET", path, timeout=min(_HEALTH_TIMEOUT, api.op_timeout))
+        except ClosedError:
+            raise
         except AsyncctrError as error:
             message = (
                 f"the engine at {api.endpoint} is not healthy: GET {path}: {error.message}. See its log, or restart it"
@@ -119,7 +135,7 @@ async def check(api: DockerApi) -> Facts:
             raise BackendUnavailableError(message, backend=BACKEND, status=error.status) from error
 
     parts = ("/version", "/info", "/networks", "/volumes", "/containers/json")
-    version, info, *_ = await asyncio.gather(*(part(path) for path in parts))
+    version, info, *_ = await all_of([part(path) for path in parts])
     return _facts(version, info, await _network_backend(api, version))
 
 

@@ -1,4 +1,4 @@
-"""Removing containers: once however many ask, and not done before they are gone."""
+"""Removing containers: not done before they are gone."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from asyncctr.core.errors import ConflictError, ContainerNotFoundError, InvalidS
 
 if TYPE_CHECKING:
     from asyncctr.backends.docker.api import DockerApi
-    from asyncctr.core.status import ContainerId
 
-__all__ = ["Removals"]
+__all__ = ["Removing"]
 
 # Seconds between attempts to remove by force what ends at that moment.
 _REMOVE_AGAIN = (0.05, 0.2, 0.5)
 
 
-class Removals:
-    """The removals of one backend.
+class Removing:
+    """How one engine removes a container.
 
     Args:
         api: the engine.
@@ -30,48 +29,9 @@ class Removals:
     def __init__(self, api: DockerApi, changes: asyncio.Semaphore) -> None:
         self._api = api
         self._changes = changes
-        self._under_way: dict[tuple[str, bool], asyncio.Future[None]] = {}
-        # Removed by several at the same time, so that it may be gone before the call of one of them arrives.
-        self._shared: set[str] = set()
 
-    async def remove(self, container_id: ContainerId, *, force: bool) -> None:
-        """Remove it and its anonymous volumes; see :meth:`asyncctr.Backend.remove`."""
-        key = (container_id, force)
-        if (container_id, not force) in self._under_way:
-            self._shared.add(container_id)
-        while (other := self._under_way.get(key)) is not None:
-            # One removal serves all who ask for it at the same time.
-            await asyncio.wait({other})
-            if not other.cancelled():
-                if error := other.exception():
-                    raise ContainerNotFoundError(
-                        str(error), backend=BACKEND, resource=container_id, status=404
-                    ) from error
-                return
-            self._shared.add(container_id)
-        done = self._under_way[key] = asyncio.get_running_loop().create_future()
-        try:
-            await self._remove(container_id, force=force)
-        except ContainerNotFoundError as error:
-            if container_id not in self._shared:
-                done.set_exception(error)
-                # Nobody need be waiting for it.
-                done.exception()
-                raise
-            done.set_result(None)
-        except BaseException:
-            # Those who wait try for themselves.
-            done.cancel()
-            raise
-        else:
-            done.set_result(None)
-        finally:
-            del self._under_way[key]
-            if (container_id, not force) not in self._under_way:
-                # Whoever waits for this one adds it again.
-                self._shared.discard(container_id)
-
-    async def _remove(self, container_id: ContainerId, *, force: bool) -> None:
+    async def remove(self, container_id: str, force: bool) -> None:
+        """Remove it and its anonymous volumes; returns when it is gone."""
         for pause in (*_REMOVE_AGAIN, None):
             try:
                 await self._delete(container_id, force=force)
@@ -83,7 +43,7 @@ class Removals:
             else:
                 return
 
-    async def _delete(self, container_id: ContainerId, *, force: bool) -> None:
+    async def _delete(self, container_id: str, *, force: bool) -> None:
         try:
             async with self._changes:
                 await self._api.call(
@@ -98,7 +58,7 @@ class Removals:
                 raise
             await self._await_removal(container_id)
 
-    async def _await_removal(self, container_id: ContainerId) -> None:
+    async def _await_removal(self, container_id: str) -> None:
         try:
             wait = await open_exit_wait(self._api, container_id, "removed")
         except ContainerNotFoundError:

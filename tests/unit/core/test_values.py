@@ -119,6 +119,11 @@ def test_normal_forms() -> None:
         (lambda: ContainerConfig("i", stop_signal=0), "stop_signal"),
         (lambda: ContainerConfig("i", log_limit=1), "log_limit"),
         (lambda: ContainerConfig("i", tty=1), "tty"),  # type: ignore[arg-type]
+        (lambda: ContainerConfig("i", hostname=None), "hostname"),  # type: ignore[arg-type]
+        (lambda: ContainerConfig("i", extra_hosts={"db": "elsewhere"}), "extra_hosts"),
+        (lambda: ContainerConfig("i", tmpfs=["relative"]), "tmpfs"),
+        (lambda: DockerOptions(pid_mode="bogus"), "pid_mode"),
+        (lambda: DockerOptions(ipc_mode="container:"), "ipc_mode"),
         (lambda: ContainerConfig("i", tmpfs=["/a"], volumes=[VolumeMount(source="/b", destination="/a/")]), "volumes"),
         (lambda: VolumeMount(source="relative", destination="/a"), "source"),
         (lambda: VolumeMount(source="/a/../b", destination="/a"), "source"),
@@ -162,6 +167,73 @@ def test_bad_values_name_their_field(make: Callable[[], object], field: str) -> 
     assert field in str(caught.value)
 
 
+# The values, and what each cannot do without.
+NEEDED: dict[type, dict[str, object]] = {
+    ContainerConfig: {"image": "i"},
+    VolumeMount: {"source": "/a", "destination": "/b"},
+    TmpfsMount: {"destination": "/a"},
+    asyncctr.DeviceMapping: {"host_path": "/dev/fuse"},
+    Ulimit: {"name": "nofile", "soft": 1, "hard": 2},
+    DockerOptions: {},
+    asyncctr.FirecrackerOptions: {},
+    asyncctr.NanosOptions: {},
+    asyncctr.Ownership: {},
+    PortMapping: {"container_port": 1},
+    IPv4Config: {},
+    asyncctr.IPv6Config: {},
+    IPConfig: {},
+    NetworkConfig: {},
+    ResourceLimits: {},
+    DockerConfig: {},
+    asyncctr.ContainerdConfig: {},
+    asyncctr.FirecrackerConfig: {},
+    asyncctr.NanosConfig: {},
+    TLSConfig: {},
+    DockerfileBuildInput: {"context": "/x"},
+    asyncctr.FirecrackerBuildInput: {"kernel": "/k", "rootfs": "/r"},
+    asyncctr.NanosBuildInput: {"program": "/p"},
+    RegistryAuth: {},
+}
+WRONG = (
+    None,
+    0,
+    -1,
+    1.5,
+    True,
+    b"b",
+    "\0",
+    "\ud800",
+    [],
+    ["x", None],
+    {},
+    {"k": None},
+    [["x"]],
+    {1: 2},
+    object(),
+    2**63,
+)
+
+
+@pytest.mark.parametrize("kind", NEEDED, ids=lambda kind: kind.__name__)
+def test_no_field_takes_a_value_of_another_kind(kind: type) -> None:
+    for field in attrs.fields(kind):
+        for wrong in WRONG:
+            try:
+                value = kind(**{**NEEDED[kind], field.name: wrong})
+            except InvalidConfigError as error:
+                # Where two fields contradict each other, either is named.
+                assert error.field in {entry.name for entry in attrs.fields(kind)}, (field.name, wrong, error)
+                continue
+            hash(value)
+            kept = getattr(value, field.name)
+            # Taken as they are: what the field's annotation has. Numbers may be of either kind where seconds are meant.
+            allowed = str(field.type).replace("float", "float int").replace("BuildContext", "bytes")
+            assert kept is not wrong or type(wrong).__name__ in allowed or (wrong is None and "None" in allowed), (
+                field.name,
+                wrong,
+            )
+
+
 @given(st.dictionaries(st.text(), st.text()))
 def test_any_environment_is_taken_whole_or_refused(env: dict[str, str]) -> None:
     try:
@@ -179,6 +251,7 @@ def test_no_repr_shows_a_secret() -> None:
         RegistryAuth(username="u", password=CANARY, identity_token=CANARY, registry_token=CANARY),
         DockerfileBuildInput(context=b"", build_args={"T": CANARY}, secrets={"t": CANARY.encode()}),
         asyncctr.NanosBuildInput(program="/bin/x", env={"T": CANARY}),
+        DockerConfig(host=f"tcp://user:{CANARY}@192.0.2.1:2375"),
     ]
     for value in secrets:
         assert CANARY not in repr(value)
@@ -208,11 +281,12 @@ def test_tls_paths_may_be_path_objects(tmp_path: object) -> None:
 
 
 def test_refused_fields_are_refused_only_when_used() -> None:
-    capabilities = BackendCapabilities(refused_fields={"network.mtu", "init", "resources.storage"})
+    capabilities = BackendCapabilities(refused_fields={"network.mtu", "init", "resources.storage", "network.mode.host"})
     capabilities.refuse(FULL, backend="test")
     for config, field in (
         (attrs.evolve(FULL, network=NetworkConfig(mtu=1400)), "network.mtu"),
         (attrs.evolve(FULL, init=True), "init"),
+        (attrs.evolve(FULL, network=NetworkConfig(mode=NetworkMode.HOST)), "network.mode.host"),
         (attrs.evolve(FULL, resources=ResourceLimits(storage=1)), "resources.storage"),
     ):
         with pytest.raises(UnsupportedError) as caught:

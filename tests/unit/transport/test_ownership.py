@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from asyncctr import ContainerConfig, ContainerId, ContainerInfo, Lifetime, Ownership
 from asyncctr.client.reaping import reapable
+from asyncctr.transport import ownership
 from asyncctr.transport.ownership import LIFETIME, MANAGED, OWNER, TOKEN, Owner, ownership_labels
 
 
@@ -44,6 +46,21 @@ def test_an_ended_process_is_gone_and_a_reused_pid_is_not_it() -> None:
     assert owner.is_gone
     here = Owner.current()
     assert Owner(here.boot, here.namespace, here.pid, here.start + 1).is_gone
+
+
+def test_a_process_that_cannot_be_looked_at_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where /proc hides other users' processes, or this process has no descriptor left: reaping would take what lives."""
+    here = Owner.current()
+    parent = Owner(here.boot, here.namespace, os.getppid(), 1)
+    for error in (FileNotFoundError(), OSError(errno.EMFILE, "Too many open files")):
+
+        def unreadable(pid: int, error: OSError = error) -> int:
+            raise error
+
+        monkeypatch.setattr(ownership, "_start_time", unreadable)
+        assert not parent.is_gone
+    monkeypatch.undo()
+    assert parent.is_gone
 
 
 def test_labels() -> None:

@@ -20,6 +20,8 @@ from asyncctr import (
     ImagePullError,
     InvalidConfigError,
     InvalidStateError,
+    NetworkConfig,
+    NotFoundError,
     RegistryAuthError,
     ResourceExhaustedError,
     StartError,
@@ -28,7 +30,7 @@ from asyncctr import (
 )
 from asyncctr.backends.docker.api import message_of, negotiate
 from asyncctr.backends.docker.create import container_body
-from asyncctr.backends.docker.errors import raise_for_pull, raise_for_start, translate
+from asyncctr.backends.docker.errors import raise_for_create, raise_for_pull, raise_for_start, translate
 from asyncctr.backends.docker.inspect import parse_time
 from asyncctr.backends.docker.multiplex import ChunkDemuxer, RecordDemuxer
 from asyncctr.backends.docker.naming import Engine
@@ -63,6 +65,9 @@ def test_no_version_in_common(offered: str, minimum: str, wanted: str) -> None:
     ("status", "message", "kind", "expected"),
     [
         (404, "No such container: abc", "container", ContainerNotFoundError),
+        (409, "Container abc is already paused", "container", InvalidStateError),
+        (500, "docker.io/library/nope: image not known", "image", ImageNotFoundError),
+        (404, "image with reference a was found but does not match the specified platform: x", "", ImageNotFoundError),
         (404, "No such image: abc:latest", "", ImageNotFoundError),
         (409, "You cannot remove a running container abc. Stop it or force remove", "container", InvalidStateError),
         (409, "cannot remove container: container is running: stop it first", "container", InvalidStateError),
@@ -98,12 +103,56 @@ def test_a_missing_command_is_not_a_missing_container() -> None:
         ("Get https://r/v2/x/manifests/y: no basic auth credentials", RegistryAuthError),
         ("filesystem layer verification failed for digest sha256:00", DigestMismatchError),
         ("unexpected EOF", ImagePullError),
+        ("An image does not exist locally with the tag: x", ImageNotFoundError),
+        # The port of a registry, the check of a certificate and a file of the engine's are none of credentials or digests.
+        ('Get "http://127.0.0.1:40199/v2/": dial tcp 127.0.0.1:40199: connect: connection refused', ImagePullError),
+        ('Get "https://r/v2/": tls: failed to verify certificate: x509: unknown authority', ImagePullError),
+        ("write /var/lib/docker/tmp/GetImageBlob1: permission denied", ImagePullError),
+        ("unexpected commit digest sha256:00, expected sha256:11: failed precondition", DigestMismatchError),
     ],
 )
 def test_what_a_failed_pull_means(message: str, expected: type[AsyncctrError]) -> None:
     with pytest.raises(AsyncctrError) as caught:
         raise_for_pull(message, name="x:y")
     assert type(caught.value) is expected
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "expected", "field"),
+    [
+        (
+            400,
+            'error looking up logging plugin bogus: plugin "bogus" not found',
+            InvalidConfigError,
+            "options.log_driver",
+        ),
+        (500, "container create: container-init binary not found on the host: stat /x", UnsupportedError, "init"),
+        (500, "container create: stat /dev/nope: no such file or directory", InvalidConfigError, "devices"),
+        (500, "fill out specgen: sysctl 'kernel.bogus' is not allowed", InvalidConfigError, "options.sysctls"),
+        (400, 'invalid IP address in add-host: "nope"', InvalidConfigError, "extra_hosts"),
+        (500, "unable to find network with name or ID nope: network not found", NotFoundError, None),
+    ],
+)
+def test_what_a_refused_create_means(
+    status: int, message: str, expected: type[AsyncctrError], field: str | None
+) -> None:
+    with pytest.raises(AsyncctrError) as caught:
+        raise_for_create(translate(status, message, resource="abc"))
+    assert type(caught.value) is expected
+    assert getattr(caught.value, "field", None) == field
+
+
+def test_a_missing_network_is_not_found_at_the_start_as_well() -> None:
+    with pytest.raises(NotFoundError):
+        raise_for_start(translate(404, "network nope not found", kind="container"))
+
+
+@pytest.mark.parametrize("name", ["host", "none", "bridge", "container:abc"])
+def test_a_network_name_gives_no_mode(name: str) -> None:
+    config = ContainerConfig("i", network=NetworkConfig(mode="custom", network_name=name))
+    with pytest.raises(InvalidConfigError) as caught:
+        container_body(config, {}, DOCKER)
+    assert caught.value.field == "network.network_name"
 
 
 def test_messages() -> None:
