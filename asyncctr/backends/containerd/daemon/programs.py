@@ -1,0 +1,59 @@
+"""The programs that a private containerd takes, and the packages that have them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Final
+
+from asyncctr.backends.containerd.daemon.endpoint import BACKEND
+from asyncctr.core.errors import BackendUnavailableError
+
+__all__ = ["PACKAGES", "SEARCH_PATH", "find_program", "install", "look_for"]
+
+PACKAGES: Final = {
+    "containerd": "containerd",
+    "containerd-shim-runc-v2": "containerd",
+    "ctr": "containerd",
+    "fuse-overlayfs": "fuse-overlayfs",
+    "mount.fuse3": "fuse3",
+    "newgidmap": "uidmap",
+    "newuidmap": "uidmap",
+    "nsenter": "util-linux",
+    "rootlesskit": "rootlesskit",
+    "runc": "runc",
+    "slirp4netns": "slirp4netns",
+}
+"""Debian's package for each program."""
+
+# Debian keeps daemons in the sbin directories, which an ordinary user's PATH lacks.
+_SBIN: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+SEARCH_PATH: Final = os.pathsep.join([*_SBIN, "/usr/local/bin", "/usr/bin", "/bin"])
+"""Where programs are looked for after PATH."""
+
+
+def install(*programs: str) -> str:
+    """The command that installs programs on Debian."""
+    return "apt-get install " + " ".join(sorted({PACKAGES[program] for program in programs}))
+
+
+def look_for(program: str, named: str = "") -> str:
+    """The absolute path of a program; empty where it is missing. ``named`` is its path or name in a configuration."""
+    wanted = named or program
+    found = shutil.which(wanted) or ("" if "/" in wanted else shutil.which(wanted, path=SEARCH_PATH))
+    return os.path.abspath(found) if found else ""  # noqa: PTH100 - a string
+
+
+def find_program(program: str, named: str = "", field: str = "") -> str:
+    """The absolute path of a program.
+
+    Raises:
+        BackendUnavailableError: it is not installed; the message names Debian's package, or the field that names it wrongly.
+    """
+    if found := look_for(program, named):
+        return found
+    if named:
+        message = f"ContainerdConfig.{field}: there is no program {named!r} that this user may run"
+    else:
+        message = f"{program} is not installed (Debian, Ubuntu: {install(program)})"
+    raise BackendUnavailableError(message, backend=BACKEND, resource=program)
