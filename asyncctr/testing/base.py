@@ -30,7 +30,7 @@ _LONGEST_BASE = 24
 logger = logging.getLogger(__name__)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Leftovers:
     """What is still there: in a daemon, as its own command line tool lists it, or on the machine after its end.
 
@@ -40,7 +40,16 @@ class Leftovers:
         volumes: names.
         processes: ids, with the commands, of processes that outlived the daemon.
         mounts: mount points under its directory.
-        interfaces: network interfaces in its address range.
+        interfaces: network interfaces in its address range, or of containers.
+        tasks: ids of containerd's tasks, and of the sandboxes that 2.x keeps for them.
+        snapshots: keys of containerd's snapshots that are no image's.
+        leases: ids of containerd's leases.
+        ingests: references of uploads into containerd's content store that have not ended.
+        netns: names of network namespaces in ``/run/netns``.
+        rules: rules of the packet filter, as ``iptables-save`` writes them.
+        cgroups: control groups without a shim that would remove them.
+        sockets: shims' sockets that nobody listens on.
+        states: directories of what the OCI runtime remembers of a container.
     """
 
     containers: tuple[str, ...] = ()
@@ -49,9 +58,30 @@ class Leftovers:
     processes: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
     interfaces: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    snapshots: tuple[str, ...] = ()
+    leases: tuple[str, ...] = ()
+    ingests: tuple[str, ...] = ()
+    netns: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
+    cgroups: tuple[str, ...] = ()
+    sockets: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return any(attrs.astuple(self))
+
+    def __repr__(self) -> str:
+        found = attrs.asdict(self, filter=lambda _, value: bool(value))
+        return f"Leftovers({', '.join(f'{name}={value!r}' for name, value in found.items())})"
+
+    def without(self, others: Leftovers) -> Leftovers:
+        """What is not among the others, such as those from before."""
+        kept = {
+            name: tuple(entry for entry in found if entry not in getattr(others, name))
+            for name, found in attrs.asdict(self).items()
+        }
+        return Leftovers(**kept)
 
 
 def _directory(kind: str) -> Path:

@@ -12,6 +12,7 @@ import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import NoReturn
 
 __all__ = [
     "REQUIRE_VARIABLE",
@@ -20,6 +21,7 @@ __all__ = [
     "Completed",
     "RuntimeMissing",
     "find",
+    "give_up",
     "missing",
     "require",
     "run",
@@ -29,40 +31,71 @@ REQUIRE_VARIABLE = "ASYNCCTR_REQUIRE"
 """``all``, or names of runtimes separated by commas: those that must be present, whose absence fails instead of skips."""
 
 # Debian keeps daemons in the sbin directories, which an ordinary user's PATH lacks.
-_EXTRA_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/libexec", "/usr/lib/podman")
+# CNI's plugins are in no PATH anywhere: Debian has its own directory for them, upstream another.
+_EXTRA_PATH = (
+    "/usr/local/sbin",
+    "/usr/sbin",
+    "/sbin",
+    "/usr/libexec",
+    "/usr/lib/podman",
+    "/usr/lib/cni",
+    "/opt/cni/bin",
+)
 
 _PACKAGES = {
     "busybox": "busybox-static",
     "conmon": "conmon",
     "containerd": "containerd",
     "containerd-shim-runc-v2": "containerd",
+    "crun": "crun",
     "ctr": "containerd",
     "docker": "docker.io (docker-cli from Debian 13 on)",
     "docker-proxy": "docker.io",
     "docker-registry": "docker-registry",
     "dockerd": "docker.io",
+    "fuse-overlayfs": "fuse-overlayfs",
+    "firewall": "containernetworking-plugins",
+    "host-local": "containernetworking-plugins",
     "htpasswd": "apache2-utils",
     "ip": "iproute2",
     "iptables": "iptables",
+    "iptables-save": "iptables",
+    "newuidmap": "uidmap",
+    "mkfs.ext4": "e2fsprogs",
+    "mount": "mount",
     "openssl": "openssl",
     "podman": "podman",
+    "portmap": "containernetworking-plugins",
+    "nsenter": "util-linux",
+    "rootlesskit": "rootlesskit",
     "runc": "runc",
     "setpriv": "util-linux",
+    "slirp4netns": "slirp4netns",
     "ssh": "openssh-client",
     "sshd": "openssh-server",
     "umount": "mount",
+    "unshare": "util-linux",
+    "useradd": "passwd",
 }
 
 RUNTIMES: dict[str, tuple[str, ...]] = {
     "containerd": ("containerd", "containerd-shim-runc-v2", "ctr", "runc", "umount"),
+    "containerd2": ("runc", "umount"),
+    "rootless": ("rootlesskit", "slirp4netns", "newuidmap", "nsenter", "setpriv", "useradd"),
     "docker": ("dockerd", "docker", "containerd", "containerd-shim-runc-v2", "runc", "ip", "iptables", "umount"),
+    "runc": ("runc", "busybox"),
+    "crun": ("crun", "busybox", "unshare", "umount"),
     "podman": ("podman", "conmon", "runc", "ip", "iptables", "umount"),
+    # Not bridge: iproute2 has a program of that name, too.
+    "cni": ("portmap", "firewall", "host-local", "ip", "iptables", "iptables-save"),
     "registry": ("docker-registry", "htpasswd", "openssl"),
     "image": ("busybox",),
     "docker-cli": ("docker",),
     "ssh": ("ssh", "sshd"),
+    "mount": ("mount", "umount", "mkfs.ext4"),
 }
-"""What :func:`require` knows: the name of a runtime and the programs that it takes."""
+"""What :func:`require` knows: the name of a runtime and the programs that it takes. ``containerd2``, containerd 2.x, is built from
+Go modules besides (:mod:`asyncctr.testing.golang`)."""
 
 _WITHOUT_ROOT = frozenset({"registry", "image", "docker-cli", "ssh"})
 
@@ -152,6 +185,10 @@ def missing(name: str) -> RuntimeMissing | None:
             find(program)
         except RuntimeMissing as error:
             return error
+    if name == "containerd2":
+        from asyncctr.testing.golang import CONTAINERD  # noqa: PLC0415 - it is built on this module
+
+        return CONTAINERD.missing()
     return None
 
 
@@ -162,8 +199,12 @@ def require(name: str) -> None:
         KeyError: ``name`` is not in :data:`RUNTIMES`.
     """
     error = missing(name)
-    if error is None:
-        return
+    if error is not None:
+        give_up(name, error)
+
+
+def give_up(name: str, error: RuntimeMissing) -> NoReturn:
+    """Skip the running pytest test, or fail it if ``ASYNCCTR_REQUIRE`` asks for the runtime ``name``."""
     import pytest  # noqa: PLC0415 - only its users need it
 
     wanted = {part.strip() for part in os.environ.get(REQUIRE_VARIABLE, "").split(",")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -17,13 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = [
+    "cgroup_roots",
     "cgroups_named",
+    "cgroups_without_shim",
     "kill_all",
     "mounts_under",
     "processes_of",
     "remove_cgroups",
     "remove_shim_traces",
     "remove_tree",
+    "runtime_states",
     "unmount_under",
 ]
 
@@ -48,6 +52,12 @@ def _cmdline(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except (FileNotFoundError, ProcessLookupError):
         return []
+
+
+def _program(pid: int) -> str:
+    """The name of its program, as its arguments tell; empty for a kernel thread and one that has ended."""
+    words = _cmdline(pid)
+    return os.path.basename(words[0]) if words else ""  # noqa: PTH119 - of a string
 
 
 def _parents() -> dict[int, int]:
@@ -132,7 +142,8 @@ async def unmount_under(directory: Path) -> list[str]:
     return found
 
 
-def _cgroup_roots() -> list[Path]:
+def cgroup_roots() -> list[Path]:
+    """Where the hierarchies of control groups are mounted."""
     roots: list[Path] = []
     for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
         fields = line.split(" ")
@@ -143,7 +154,31 @@ def _cgroup_roots() -> list[Path]:
 
 def cgroups_named(name: str) -> list[Path]:
     """The directories of the control group ``name``, just below the root, in every hierarchy that is mounted."""
-    return [path for root in _cgroup_roots() if (path := root / name).is_dir()]
+    return [path for root in cgroup_roots() if (path := root / name).is_dir()]
+
+
+def cgroups_without_shim(groups: Iterable[Path]) -> list[Path]:
+    """Those of some control groups in which no process descends from a shim: nobody will remove them."""
+    found = sorted(groups)
+    if not found:
+        return []
+    ancestors = _parents()
+    shims = {pid for pid in ancestors if _program(pid).startswith("containerd-shim")}
+
+    def cared_for(pid: int) -> bool:
+        while pid > 1 and pid not in shims:
+            pid = ancestors.get(pid, 0)
+        return pid in shims
+
+    left: list[Path] = []
+    for group in found:
+        try:
+            pids = [int(word) for procs in group.rglob("cgroup.procs") for word in procs.read_text().split()]
+        except (FileNotFoundError, OSError):  # ENODEV: removed while read
+            continue
+        if not any(cared_for(pid) for pid in pids):
+            left.append(group)
+    return left
 
 
 async def remove_cgroups(name: str) -> list[str]:
@@ -175,21 +210,33 @@ async def remove_cgroups(name: str) -> list[str]:
     return left
 
 
+def runtime_states(directory: Path) -> list[Path]:
+    """What runc (``state.json``) and crun (``status``) remember of the containers of the containerd in ``directory``."""
+    found: list[Path] = []
+    for name in ("state.json", "status"):
+        for state in Path("/run/containerd/runc").glob(f"*/*/{name}"):
+            try:
+                if f"{directory}/state/" in state.read_text(errors="replace"):
+                    found.append(state.parent)
+            except FileNotFoundError:
+                continue
+    return found
+
+
 def remove_shim_traces(directory: Path) -> None:
     """Remove what ended shims of the containerd in ``directory`` left in the places that all containerds share.
 
-    These are their sockets in ``/run/containerd/s`` and runc's state in ``/run/containerd/runc``, where it would stand in the
-    way of the next container of that id.
+    These are their sockets in ``/run/containerd/s`` and the OCI runtime's state in ``/run/containerd/runc``, where it would stand
+    in the way of the next container of that id.
     """
     for address in (directory / "state").glob("io.containerd.runtime.v2.task/*/*/address"):
         Path(address.read_text().strip().removeprefix("unix://")).unlink(missing_ok=True)
-    for state in Path("/run/containerd/runc").glob("*/*/state.json"):
-        try:
-            ours = f"{directory}/state/" in state.read_text(errors="replace")
-        except FileNotFoundError:
-            continue
-        if ours:
-            remove_tree(state.parent)
+    # 2.x has the address among other things.
+    for parameters in (directory / "state").glob("io.containerd.runtime.v2.task/*/*/bootstrap.json"):
+        text = json.loads(parameters.read_text()).get("address", "")
+        Path(text.removeprefix("unix://")).unlink(missing_ok=True)
+    for path in runtime_states(directory):
+        remove_tree(path)
 
 
 def remove_tree(directory: Path) -> list[str]:

@@ -19,10 +19,11 @@ from asyncctr.testing.programs import run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Block"]
+__all__ = ["RANGE", "Block"]
 
 # Private (RFC 1918), and used neither by Docker's, Podman's nor Swarm's default pools.
-_RANGE = ipaddress.IPv4Network("10.224.0.0/12")
+RANGE = ipaddress.IPv4Network("10.224.0.0/12")
+"""What the blocks are taken from."""
 _LOCKS = Path("/run/asyncctr-testing")
 
 
@@ -63,7 +64,7 @@ class Block:
         """
         _LOCKS.mkdir(mode=0o700, exist_ok=True)  # noqa: ASYNC240 - one call
         here = os.readlink("/proc/self/ns/net")  # noqa: PTH115 - no path, net:[number]
-        for index, network in enumerate(_RANGE.subnets(new_prefix=18)):
+        for index, network in enumerate(RANGE.subnets(new_prefix=18)):
             descriptor = os.open(_LOCKS / str(index), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -89,7 +90,7 @@ class Block:
                 block._unlock()
                 raise
             return block, Path(former) if former else None
-        message = f"all blocks of {_RANGE} are in use"
+        message = f"all blocks of {RANGE} are in use"
         raise RuntimeError(message)
 
     async def interfaces(self) -> list[str]:

@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import re
+import secrets
 import socket
 import subprocess
 import sys
@@ -33,7 +34,8 @@ from asyncctr.testing.distribution import PushError
 from asyncctr.testing.images import ImageSpec, build_archive, push
 from asyncctr.testing.process import http_ok
 from asyncctr.testing.programs import CommandError, run
-from asyncctr.testing.residue import cgroups_named, mounts_under, processes_of
+from asyncctr.testing.residue import cgroup_roots, cgroups_named, mounts_under, processes_of, runtime_states
+from asyncctr.testing.traces import host_traces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,24 +140,101 @@ async def test_runs_containers_and_leaves_nothing(kind: type[Dockerd | Podman], 
     assert daemon.residue == Leftovers()
 
 
+def containerd_of(release: str, runtime: str) -> Containerd:
+    require("containerd2" if release == "2.x" else "containerd")
+    if runtime == "crun":
+        require("crun")
+    return Containerd(release=release, runtime=runtime)  # type: ignore[arg-type]
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("killed", [False, True])
-async def test_containerd_runs_containers(archive: Path, killed: bool) -> None:
-    require("containerd")
-    async with Containerd() as daemon:
+# ctr 2.x writes a version of the runtime specification that Debian's crun does not know.
+@pytest.mark.parametrize(("release", "runtime"), [("debian", "runc"), ("debian", "crun"), ("2.x", "runc")])
+async def test_containerd_runs_containers(archive: Path, release: str, runtime: str, killed: bool) -> None:
+    async with containerd_of(release, runtime) as daemon:
+        major = re.search(r"Server:\s+Version:\s+v?(\d)", (await daemon.cli("version")).text)
+        assert major is not None
+        assert major[1] == ("2" if release == "2.x" else "1")
+        await daemon.load(archive, namespace="testing")
         await daemon.load(archive)
-        await daemon.cli("run", "--detach", IMAGE, "c1", "sleep", "1000")
-        assert (await daemon.leftovers()).containers == ("default/c1",)
-        assert (await daemon.cli("tasks", "exec", "--exec-id", "e", "c1", "echo", "hello")).text == "hello"
+        assert await daemon.leftovers() == Leftovers()
+        # The OCI runtime keeps its state by namespace and id for all containerds of the machine.
+        name = f"c{secrets.token_hex(4)}"
+        await daemon.cli("run", "--detach", IMAGE, name, "sleep", "1000")
+        own = (f"default/{name}",)
+        assert await daemon.leftovers() == Leftovers(containers=own, tasks=own, snapshots=own)
+        assert (await daemon.cli("tasks", "exec", "--exec-id", "e", name, "echo", "hello")).text == "hello"
+        assert runtime_states(daemon.dir) == [Path("/run/containerd/runc/default", name)]
+        comm = Path(f"/proc/{daemon.pid}/comm").read_text().strip()
+        assert comm == "containerd"
         directory = daemon.dir
         if killed:
             await daemon.kill()
     assert_gone(directory)
-    assert not [
-        path for path in Path("/run/containerd/runc").glob("*/c1/state.json") if str(directory) in path.read_text()
-    ]
+    assert not runtime_states(directory)
     # A shim outlives its containerd by design; then it was ended by force.
     assert any("sleep" in process for process in daemon.residue.processes) == killed
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("release", ["debian", "2.x"])
+async def test_containerd_finds_what_is_left(archive: Path, release: str) -> None:
+    require("cni")
+    async with containerd_of(release, "runc") as daemon:
+        await daemon.load(archive, namespace="testing")
+        before = await host_traces(daemon.dir, "testing")
+        await daemon.cli("leases", "create", "--id", "l1", namespace="testing")
+        # A snapshot of its own, which no image has.
+        chain = (await daemon.cli("snapshots", "list", namespace="testing")).lines[1].split()[0]
+        await daemon.cli("snapshots", "prepare", "active", chain, namespace="testing")
+        await daemon.cli("snapshots", "prepare", "own", chain, namespace="testing")
+        await daemon.cli("snapshots", "commit", "committed", "own", namespace="testing")
+        found = await daemon.leftovers()
+        assert (found.containers, found.tasks, found.leases) == ((), (), ("testing/l1",))
+        assert sorted(found.snapshots) == ["testing/active", "testing/committed"]
+
+        # Names of their own, for others may be at work on this machine.
+        mark = secrets.token_hex(4)
+        group = next(root for root in cgroup_roots() if os.access(root, os.W_OK)) / "testing" / mark
+        netns, veth, socket_file = f"asyncctr-{mark}", f"veth{mark}", daemon.dir / "state" / "s" / mark
+        rule = ("FORWARD", "--source", "192.0.2.9", "--match", "comment")
+        rule += ("--comment", f'name: "asyncctr" id: "{mark}"', "--jump", "ACCEPT")
+        group.mkdir(parents=True)
+        await run("ip", "netns", "add", netns)
+        await run("ip", "link", "add", veth, "type", "veth", "peer", "name", f"peer{mark}")
+        await run("iptables", "--wait", "10", "--insert", *rule)
+        socket_file.parent.mkdir(exist_ok=True)
+        socket_file.touch()
+        try:
+            traces = (await host_traces(daemon.dir, "testing")).without(before)
+        finally:
+            await run("iptables", "--wait", "10", "--delete", *rule)
+            await run("ip", "link", "delete", veth)
+            await run("ip", "netns", "delete", netns)
+            group.rmdir()
+            socket_file.unlink()
+        assert str(group) in traces.cgroups
+        assert netns in traces.netns
+        assert veth in traces.interfaces
+        assert len([found for found in traces.rules if mark in found]) == 1
+        assert str(socket_file) in traces.sockets
+        assert mark not in repr(await host_traces(daemon.dir, "testing"))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("release", ["debian", "2.x"])
+async def test_containerd_restarted_while_containers_run(archive: Path, release: str) -> None:
+    async with containerd_of(release, "runc") as daemon:
+        await daemon.load(archive)
+        await daemon.cli("run", "--detach", IMAGE, f"c{secrets.token_hex(4)}", "sleep", "1000")
+        first = daemon.pid
+        await daemon.kill()
+        await daemon.start()
+        assert daemon.pid != first
+        assert "RUNNING" in (await daemon.cli("tasks", "list")).text
+        directory = daemon.dir
+    assert_gone(directory)
 
 
 @pytest.mark.anyio

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from asyncctr.core.backend_config import BackendType
 from asyncctr.core.build import DockerfileBuildInput, FirecrackerBuildInput
 from asyncctr.core.config import ContainerConfig
 from asyncctr.core.errors import AsyncctrError, BuildError, BuildNotSupportedError, InvalidConfigError, UnsupportedError
@@ -356,6 +357,6 @@ async def build_fields(context: Context) -> None:
             wanted=True,
             what=f"that {caught.error!r} is its error",
         )
-        if "docker" in context.client.backend.backend_type:
+        if context.client.backend.backend_type != BackendType.FIRECRACKER:
             with raises(BuildNotSupportedError, "a build from another backend's input"):
                 await image.build(FirecrackerBuildInput(kernel="/none", rootfs="/none"))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
+import signal
 import socket
+import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from asyncctr.core.backend import SupportsNetworks
 from asyncctr.core.errors import ConflictError, NotFoundError
@@ -17,7 +20,7 @@ from asyncctr.testing.conformance.suite import case
 from asyncctr.testing.conformance.workloads import shell
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from asyncctr.core.backend import Network
     from asyncctr.core.status import RunResult
@@ -65,20 +68,27 @@ async def network_none(context: Context) -> None:
         equal((await container.inspect()).ip_addresses, (), "the addresses")
 
 
+_GREET = """
+import socket, sys
+server = socket.create_server((sys.argv[1], 0))
+print(server.getsockname()[1], flush=True)
+while True:
+    with server.accept()[0] as connection:
+        connection.sendall(b"hello from the host\\n")
+"""
+
+
 @asynccontextmanager
-async def _greeter(host: str) -> AsyncIterator[int]:
-    """A server on this machine that says ``hello``; its port."""
-
-    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"hello from the host\n")
-        await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(greet, host, 0)
+async def _greeter(host: str, enter: Sequence[str] = ()) -> AsyncIterator[int]:
+    """A server on this machine, or in the namespaces that ``enter`` enters, that says ``hello``; its port."""
+    words = [*enter, sys.executable, "-c", _GREET, host]
+    process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE, start_new_session=True)
     try:
-        yield server.sockets[0].getsockname()[1]
+        yield int(await cast("asyncio.StreamReader", process.stdout).readline())
     finally:
-        server.close()
+        # What enters a pid namespace waits for its child there.
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.communicate()
 
 
 @case(7, "network bridge")
@@ -102,7 +112,7 @@ async def network_bridge(context: Context) -> None:
             raise AssertionError(message)
         gateway = lines[0]
     ipaddress.ip_address(gateway)
-    async with _greeter(gateway) as port:
+    async with _greeter(gateway, context.target.enter_network) as port:
         result = await _run(context, f"nc -w 10 {gateway} {port} < /dev/null", network)
     equal((result.exit_code, result.stdout), (0, b"hello from the host\n"), "what the host's end of the bridge says")
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 import asyncctr
 from asyncctr.core.errors import ContainerNotFoundError, OperationTimeoutError
-from asyncctr.testing.conformance.checks import equal, raises
+from asyncctr.testing.conformance.checks import equal, raises, refusal, supported
 from asyncctr.testing.conformance.suite import case
-from asyncctr.testing.conformance.workloads import FOREVER, PROMPT, eventually, shell, together
+from asyncctr.testing.conformance.workloads import FOREVER, PROMPT, eventually, exited, shell, together
 
 if TYPE_CHECKING:
     from asyncctr.client import Container
@@ -89,17 +90,48 @@ async def long_lines(context: Context) -> None:
     same(result.stderr, err, "stderr of the run")
     async with context.client.container(shell(context, script)) as container:
         await container.start()
-        streams = {"a follow": container.logs(), "a follow with timestamps": container.logs(timestamps=True)}
+        forms: dict[str, dict[str, Any]] = {"": {}, " with timestamps": {"timestamps": True}}
+        if not supported(context, "logs.timestamps"):
+            del forms[" with timestamps"]
+            await refusal(context, lambda: container.logs(timestamps=True).read(), "logs.timestamps")
+        streams = {f"a follow{form}": container.logs(**options) for form, options in forms.items()}
         async with asyncio.timeout(30):
             outputs = dict(
                 zip(streams, await asyncio.gather(*(stream.read() for stream in streams.values())), strict=True)
             )
             await container.wait()
-            outputs["the log"] = await container.logs(follow=False).read()
-            outputs["the log with timestamps"] = await container.logs(follow=False, timestamps=True).read()
+            for form, options in forms.items():
+                outputs[f"the log{form}"] = await container.logs(follow=False, **options).read()
         for what, output in outputs.items():
             same(output.stdout, out, f"stdout of {what}")
             same(output.stderr, err, f"stderr of {what}")
+
+
+@case(16, "a part of the output")
+async def part_of_output(context: Context) -> None:
+    """One stream alone, the last lines, and what is newer than a moment; each is honoured or refused by its name."""
+    script = "echo complaint >&2; sleep 0.5; echo one; echo two; sleep 4; echo three"
+    async with asyncio.timeout(60), context.client.container(shell(context, script)) as container:
+        await container.start()
+        await exited(container)
+        info = await container.inspect()
+        options: dict[str, Any]
+        for options, out, err in (
+            ({"stderr": False}, b"one\ntwo\nthree\n", b""),
+            ({"stdout": False}, b"", b"complaint\n"),
+            ({"tail": 0}, b"", b""),
+            ({"tail": 2, "stderr": False}, b"two\nthree\n", b""),
+            ({"tail": 100}, b"one\ntwo\nthree\n", b"complaint\n"),
+            ({"since": (info.finished_at or datetime.now(UTC)) - timedelta(seconds=2)}, b"three\n", b""),
+        ):
+            fields = [f"logs.{name}" for name in options if name in ("tail", "since")]
+            for follow in (False, True):
+                read = container.logs(follow=follow, **options).read
+                if supported(context, *fields):
+                    output = await read()
+                    equal((output.stdout, output.stderr), (out, err), f"the log with {follow=} and {options}")
+                else:
+                    await refusal(context, read, *fields)
 
 
 # -- 17

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
@@ -109,6 +109,16 @@ class Target(ABC):
     def ends_builds(self) -> bool:
         """Whether a build whose client goes away ends in the middle of a step; otherwise it does so after the step."""
         return True
+
+    @property
+    def logs_over_connection(self) -> bool:
+        """Whether logs come through the connection to the runtime, so that cutting it cuts them; otherwise they are files here."""
+        return True
+
+    @property
+    def enter_network(self) -> Sequence[str]:
+        """The words in front of a program that run it where the bridges are; none where that is this machine."""
+        return ()
 
     @property
     def survives_restart(self) -> bool:
