@@ -13,7 +13,7 @@ import asyncctr
 from asyncctr.cli import arguments, containers, doctor, logs, run
 from asyncctr.cli.codes import BROKEN_PIPE, FAILURE, RUN_FAILURE, USAGE
 from asyncctr.cli.interrupts import InterruptedBySignal, Interrupts
-from asyncctr.cli.terminal import complain
+from asyncctr.cli.terminal import complain, discard_output
 from asyncctr.core.errors import AsyncctrError
 
 __all__ = ["main"]
@@ -52,8 +52,13 @@ class _Parser(argparse.ArgumentParser):
 def _common() -> _Parser:
     parser = _Parser(add_help=False, allow_abbrev=False)
     group = parser.add_argument_group("runtime")
-    group.add_argument("--backend", metavar="B", help="docker; without it the first runtime that answers")
-    group.add_argument("--host", metavar="H", help="of Docker or Podman: unix:///path, tcp://host:port, ssh://host")
+    group.add_argument("--backend", metavar="B", help="docker or containerd; without it the first that answers")
+    group.add_argument(
+        "--host",
+        metavar="H",
+        help="of Docker or Podman: unix:///path, tcp://host:port, ssh://host; of containerd: unix:///path",
+    )
+    group.add_argument("--namespace", metavar="NS", help="of containerd; asyncctr where none is given")
     return parser
 
 
@@ -161,8 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Before the handlers were there.
         return 128 + 2
     except BrokenPipeError:
-        # What is still buffered has nowhere to go: keep the interpreter from trying at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        discard_output()
         return BROKEN_PIPE
     return code
 

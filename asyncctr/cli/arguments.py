@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import attrs
 
+from asyncctr.client.selection import may_start
 from asyncctr.core.backend_config import (
     BackendConfig,
     ContainerdConfig,
@@ -206,22 +207,45 @@ def container_config(args: argparse.Namespace, environ: Mapping[str, str] = os.e
     )
 
 
-def backend_config(args: argparse.Namespace, *, op_timeout: float | None = None) -> BackendConfig | None:
+def backend_config(
+    args: argparse.Namespace, *, op_timeout: float | None = None, environ: Mapping[str, str] = os.environ
+) -> BackendConfig | None:
     """The runtime that the options name; ``None`` leaves the choice to :func:`asyncctr.connect`.
 
     Raises:
         InvalidConfigError: they contradict each other, or name no runtime.
     """
-    name, host = args.backend, args.host
-    if name is None and not host:
-        return None
+    name, host, namespace = args.backend, args.host, args.namespace
     if name is not None and name not in CONFIGS:
         raise InvalidConfigError(
             f"--backend: {name!r} is no runtime; there are: {', '.join(CONFIGS)}", field="--backend"
         )
-    if host and name not in (None, DockerConfig.backend_type):
-        raise InvalidConfigError(f"--host: is of Docker or Podman, and the backend is {name}", field="--host")
-    config = DockerConfig(host=host or "") if name is None else CONFIGS[name]()
-    if host and isinstance(config, DockerConfig):
-        config = attrs.evolve(config, host=host)
+    if namespace and name != ContainerdConfig.backend_type:
+        raise InvalidConfigError(
+            "--namespace: is of containerd; name that with --backend containerd", field="--namespace"
+        )
+    if name is None and not host:
+        return None
+    config: BackendConfig
+    if name in (None, DockerConfig.backend_type):
+        config = DockerConfig(host=host or "")
+    elif name == ContainerdConfig.backend_type:
+        config = _containerd_config(host or "", namespace, environ)
+    elif host:
+        raise InvalidConfigError(
+            f"--host: is of Docker, Podman or containerd, and the backend is {name}", field="--host"
+        )
+    else:
+        config = CONFIGS[name]()
     return config if op_timeout is None else attrs.evolve(config, op_timeout=op_timeout)
+
+
+def _containerd_config(host: str, namespace: str | None, environ: Mapping[str, str]) -> ContainerdConfig:
+    path = host.removeprefix("unix://")
+    if host and not path.startswith("/"):
+        raise InvalidConfigError(
+            f"--host: containerd listens on a unix socket: unix:///path, not {host!r}", field="--host"
+        )
+    # As connect() does where it may choose: whoever names it has no other.
+    config = ContainerdConfig(socket_path=path, auto_start=may_start(environ))
+    return attrs.evolve(config, namespace=namespace) if namespace else config

@@ -44,6 +44,9 @@ def docker_advice(
     error: AsyncctrError, endpoint: Endpoint | None, environ: Mapping[str, str] = os.environ
 ) -> list[str]:
     """What to do about an engine that does not answer, the likeliest first."""
+    if isinstance(error.__cause__, ModuleNotFoundError):
+        # Nobody was asked; the message says what to install.
+        return []
     if not isinstance(error, BackendUnavailableError):
         # A wrong address, context or certificate: the message says which; the way back is the same.
         sources = [name for name in ("DOCKER_HOST", "DOCKER_CONTEXT") if environ.get(name)]

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -14,20 +14,19 @@ import attrs
 import asyncctr
 from asyncctr.cli.arguments import CONFIGS, backend_config
 from asyncctr.cli.codes import FAILURE
+from asyncctr.cli.containerd_diagnosis import examine_containerd
 from asyncctr.cli.diagnosis import docker_advice, docker_endpoint
 from asyncctr.cli.terminal import one_line, print_line
 from asyncctr.client import open_backend
-from asyncctr.client.selection import named_config
-from asyncctr.core.backend_config import BackendType, DockerConfig
+from asyncctr.client.selection import may_start, named_config
+from asyncctr.core.backend_config import BackendType, ContainerdConfig, DockerConfig
 from asyncctr.core.errors import AsyncctrError, InvalidConfigError
 from asyncctr.core.registry import available_backend_types
 from asyncctr.core.status import Health
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
 
-    from asyncctr.backends.docker.endpoint import Endpoint
     from asyncctr.cli.interrupts import Interrupts
     from asyncctr.core.backend_config import BackendConfig
     from asyncctr.core.capabilities import BackendCapabilities
@@ -46,10 +45,13 @@ class Report:
 
     Attributes:
         runtime: its type.
-        status: ``"ok"``: it works; ``"failed"``: it does not; ``"unsupported"``: this version has no backend for it.
+        status: ``"ok"``: it works; ``"startable"``: it does not run, and is started where it is needed; ``"failed"``: it does
+            not work; ``"unsupported"``: this version has no backend for it.
         address: where it was looked for; empty where nothing tells.
         source: what named that place; empty for a default.
         health: what it told of itself.
+        details: what else is known of it.
+        warnings: likewise.
         limits: which limits it keeps.
         missing: which it does not.
         error: why it does not work.
@@ -61,6 +63,8 @@ class Report:
     address: str = ""
     source: str = ""
     health: Health | None = None
+    details: Mapping[str, str] = attrs.field(factory=dict)
+    warnings: Sequence[str] = ()
     limits: Sequence[str] = ()
     missing: Sequence[str] = ()
     error: str = ""
@@ -68,14 +72,14 @@ class Report:
 
 
 async def doctor(args: argparse.Namespace, interrupts: Interrupts) -> int:
-    """Ask every runtime, or the one that the options name; 0 when at least one works."""
+    """Ask every runtime, or the one that the options name; 0 when at least one works, or would be started."""
     chosen = backend_config(args)
     types = list(dict.fromkeys([*CONFIGS, *available_backend_types()]))
     if chosen is not None:
         types = [chosen.backend_type]
     reports = await interrupts.guard(_examine_all(types, chosen))
     choice = _choice(chosen)
-    works = any(report.status == "ok" for report in reports)
+    works = any(report.status in ("ok", "startable") for report in reports)
     if args.json:
         print_line(json.dumps(_document(reports, choice), indent=2))
     else:
@@ -95,28 +99,63 @@ async def _examine(name: str, chosen: BackendConfig | None) -> Report:
         error = "a backend of another package; it needs a configuration of its own, so it was not tried"
         return Report(runtime=name, status="unsupported", error=error)
     config = attrs.evolve(CONFIGS[name]() if chosen is None else chosen, op_timeout=PATIENCE / 2)
-    endpoint: Endpoint | None = None
-    if isinstance(config, DockerConfig):
-        endpoint = await asyncio.to_thread(docker_endpoint, config.host)
-    address = "" if endpoint is None else str(endpoint)
-    source = endpoint.source if endpoint is not None and endpoint.explicit else ""
+    report = Report(runtime=name, status="failed")
     try:
         async with asyncio.timeout(PATIENCE):
-            async with await open_backend(config) as backend:
-                health, capabilities = await backend.health_check(), backend.capabilities
+            if isinstance(config, ContainerdConfig):
+                return await _examine_containerd(report, config)
+            if isinstance(config, DockerConfig):
+                return await _examine_docker(report, config)
+            return await _ask(report, config)
     except TimeoutError as error:
         message = str(error) if isinstance(error, AsyncctrError) else f"it did not answer within {PATIENCE:g} s"
-        advice: tuple[str, ...] = ("it accepts connections but is stuck: see its log, or restart it",)
-        return Report(runtime=name, status="failed", address=address, source=source, error=message, advice=advice)
+        advice = ("it accepts connections but is stuck: see its log, or restart it",)
+        return attrs.evolve(report, error=message, advice=advice)
     except AsyncctrError as error:
-        advice = ()
-        if isinstance(config, DockerConfig):
-            advice = tuple(await asyncio.to_thread(docker_advice, error, endpoint))
-        return Report(runtime=name, status="failed", address=address, source=source, error=str(error), advice=advice)
+        return attrs.evolve(report, error=str(error))
+
+
+async def _ask(report: Report, config: BackendConfig) -> Report:
+    async with await open_backend(config) as backend:
+        health, capabilities = await backend.health_check(), backend.capabilities
     limits, missing = _limits(capabilities)
-    return Report(
-        runtime=name, status="ok", address=address, source=source, health=health, limits=limits, missing=missing
+    return attrs.evolve(report, status="ok", health=health, limits=limits, missing=missing)
+
+
+async def _examine_docker(report: Report, config: DockerConfig) -> Report:
+    endpoint = await asyncio.to_thread(docker_endpoint, config.host)
+    if endpoint is not None:
+        source = endpoint.source if endpoint.explicit else ""
+        report = attrs.evolve(report, address=str(endpoint), source=source)
+    try:
+        return await _ask(report, config)
+    except TimeoutError:
+        raise
+    except AsyncctrError as error:
+        advice = await asyncio.to_thread(docker_advice, error, endpoint)
+        return attrs.evolve(report, error=str(error), advice=advice)
+
+
+async def _examine_containerd(report: Report, config: ContainerdConfig) -> Report:
+    # To look for one is not to start one.
+    config = attrs.evolve(config, auto_start=False)
+    found = await examine_containerd(config)
+    if found is None:
+        return await _ask(report, config)
+    details = {"auto-start": found.auto_start, **({"log": found.log} if found.log else {})}
+    report = attrs.evolve(
+        report, address=found.address, source=found.source, details=details, warnings=found.networking
     )
+    if found.startable and not (found.address or config.socket_path):
+        return attrs.evolve(report, status="startable")
+    try:
+        return await _ask(report, config)
+    except TimeoutError:
+        raise
+    except AsyncctrError as error:
+        # Where none was found, the message goes on with what to do, which the advice knows better.
+        cause = error.__cause__ if found.advice and not found.address else None
+        return attrs.evolve(report, error=str(cause or error), advice=found.advice)
 
 
 def _limits(capabilities: BackendCapabilities) -> tuple[list[str], list[str]]:
@@ -134,7 +173,8 @@ def _choice(chosen: BackendConfig | None) -> str:
         return f"nothing: {error}"
     if named is None:
         probed = [name for name in (BackendType.DOCKER, BackendType.CONTAINERD) if name in available_backend_types()]
-        return f"the first that answers of: {', '.join(probed)}"
+        own = "; else a containerd that it starts" if BackendType.CONTAINERD in probed and may_start() else ""
+        return f"the first that answers of: {', '.join(probed)}{own}"
     config, source = named
     return f"{config.backend_type}, as {source} says"
 
@@ -147,13 +187,18 @@ def _print(reports: Sequence[Report], choice: str) -> None:
     print_line(("asyncctr ", "bold"), f"{asyncctr.__version__}, Python {platform.python_version()}, {machine}")
     if choice:
         print_line(("connect() takes ", "dim"), one_line(choice))
+    previous = ""
     for report in reports:
+        if not report.status == previous == "unsupported":
+            print_line()
         _print_report(report)
+        previous = report.status
 
 
 def _print_report(report: Report) -> None:
     words, style = {
         "ok": ("works", "bold green"),
+        "startable": ("can be started", "bold green"),
         "failed": ("does not work", "bold red"),
         "unsupported": ("not supported: ", "dim"),
     }[report.status]
@@ -161,9 +206,10 @@ def _print_report(report: Report) -> None:
     if report.status == "unsupported":
         print_line(name, "  ", (words + report.error, style))
         return
-    print_line()
     health = report.health
-    if health is None:
+    if report.status == "startable":
+        print_line(name, "  ", (words, style), ": none runs, and asyncctr starts one of its own where it is needed")
+    elif health is None:
         # The rest of the message says what to do, which the advice below knows better.
         reason = report.error.partition(". ")[0] if report.advice else report.error
         print_line(name, "  ", (words, style), ": ", one_line(reason))
@@ -172,7 +218,6 @@ def _print_report(report: Report) -> None:
         print_line(name, "  ", (words, style), f": {one_line(health.runtime)}{api}")
     for label, value, value_style in _facts(report):
         print_line(" " * (_WIDTH + 2), (f"{label:<15}", "dim"), (one_line(value), value_style))
-    print_line()
 
 
 def _facts(report: Report) -> list[tuple[str, str, str]]:
@@ -180,14 +225,21 @@ def _facts(report: Report) -> list[tuple[str, str, str]]:
     facts: list[tuple[str, str, str]] = []
     if report.address:
         facts.append(("address", report.address + (f" ({report.source})" if report.source else ""), ""))
-    if report.health is not None:
-        facts.append(("answered in", f"{report.health.latency * 1000:.0f} ms", ""))
-        facts += [(label, value, "") for label, value in report.health.details.items() if value]
+    health = report.health
+    if health is not None:
+        facts.append(("answered in", f"{health.latency * 1000:.0f} ms", ""))
+        facts += [(label, value, "") for label, value in health.details.items() if value not in ("", report.address)]
         without = f"; not {', '.join(report.missing)}" if report.missing else ""
         facts.append(("limits", ", ".join(report.limits) + without, ""))
-        facts += [("warning", warning.removeprefix("WARNING: "), "yellow") for warning in report.health.warnings]
+    facts += [(label, value, "") for label, value in report.details.items()]
+    facts += [("warning", warning.removeprefix("WARNING: "), "yellow") for warning in _warnings(report)]
     facts += [("to do" if index == 0 else "", advice, "yellow") for index, advice in enumerate(report.advice)]
     return facts
+
+
+def _warnings(report: Report) -> list[str]:
+    """The runtime's own and those of here, each once."""
+    return list(dict.fromkeys([*(report.health.warnings if report.health else ()), *report.warnings]))
 
 
 # --- for programs
@@ -213,10 +265,10 @@ def _report_document(report: Report) -> Mapping[str, object]:
         "runtime": health and health.runtime,
         "api_version": health and health.api_version,
         "latency": health and health.latency,
-        "details": dict(health.details) if health else {},
+        "details": {**(health.details if health else {}), **report.details},
         "limits": list(report.limits),
         "missing_limits": list(report.missing),
-        "warnings": list(health.warnings) if health else [],
+        "warnings": _warnings(report),
         "error": report.error or None,
         "advice": list(report.advice),
     }

@@ -8,12 +8,14 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
+from asyncctr.core.errors import AsyncctrError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from rich.console import Console
 
-__all__ = ["Segment", "ago", "complain", "console", "note", "one_line", "print_line", "print_table"]
+__all__ = ["Segment", "ago", "complain", "console", "discard_output", "note", "one_line", "print_line", "print_table"]
 
 Segment = tuple[str, str]
 """Text, and its style in rich's words; an empty style for none."""
@@ -68,8 +70,22 @@ def print_line(*segments: Segment | str, stderr: bool = False) -> None:
         line = "".join(text for text, _ in parts) + "\n"
         # Names may have what the terminal's encoding does not.
         encoding = stream.encoding or "utf-8"
-        stream.write(line.encode(encoding, "backslashreplace").decode(encoding))
-        stream.flush()
+        try:
+            stream.write(line.encode(encoding, "backslashreplace").decode(encoding))
+            stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if stderr:
+                # There is nowhere left to tell it.
+                return
+            discard_output()
+            raise AsyncctrError(f"cannot write the output: {error.strerror}") from error
+
+
+def discard_output() -> None:
+    """Have what is still buffered go nowhere: the interpreter would try to write it at its exit, and fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def complain(message: str) -> None:

@@ -219,7 +219,8 @@ def test_entrypoint(cli: Cli) -> None:
         (["-v", "/no/such/path:/x", IMAGE], 125, b"/no/such/path"),
         (["--network", "no-such-network", IMAGE], 125, b"no-such-network"),
         (["--detach", "--timeout", "5", IMAGE], 125, b"--timeout"),
-        (["--backend", "containerd", IMAGE], 125, b"containerd"),
+        (["--backend", "nanos", IMAGE], 125, b"nanos"),
+        (["--namespace", "x", IMAGE], 125, b"--backend containerd"),
     ],
 )
 def test_an_error_is_one_line_and_a_code(cli: Cli, words: list[str], code: int, message: bytes) -> None:
@@ -352,6 +353,15 @@ def test_output_that_cannot_be_written(cli: Cli) -> None:
     assert stderr == b"asyncctr: cannot write the output: No space left on device\n"
 
 
+@pytest.mark.parametrize("words", [("ps",), ("ps", "--json")])
+def test_a_list_that_cannot_be_written(cli: Cli, words: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = cli.popen(*words, stdout=full)
+        _, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    assert stderr == b"asyncctr: cannot write the output: No space left on device\n"
+
+
 def test_closed_standard_streams(cli: Cli) -> None:
     words = [sys.executable, "-m", "asyncctr", *shell("cat; echo out; echo err >&2; exit 3", "-i")]
     done = subprocess.run(
@@ -367,7 +377,7 @@ def test_closed_standard_streams(cli: Cli) -> None:
 PLAIN_BACKEND = """
 import sys
 import asyncctr
-from asyncctr.backends.docker import DockerBackend
+from asyncctr.backends.docker.backend import DockerBackend
 from asyncctr.cli import main
 
 class Plain:
@@ -630,13 +640,14 @@ def test_doctor(cli: Cli) -> None:
     assert re.search(rf"^docker +works: docker {re.escape(version)}, API 1\.\d+$", text, re.MULTILINE)
     assert f"address        {cli.daemon.host} (DOCKER_HOST)" in text
     assert f"storage driver {cli.docker('info', '--format', '{{.Driver}}')}" in text
-    for runtime in ("containerd", "firecracker", "nanos"):
+    assert re.search(r"^containerd +(works|can be started|does not work)\b", text, re.MULTILINE)
+    for runtime in ("firecracker", "nanos"):
         assert len(re.findall(rf"^{runtime} +not supported: .* has no backend for it$", text, re.MULTILINE)) == 1
 
 
 def test_doctor_for_programs(cli: Cli) -> None:
     document = json.loads(cli("doctor", "--json").stdout)
-    docker, *others = document["runtimes"]
+    docker, _, *others = document["runtimes"]
     assert document["connect"] == "docker, as DOCKER_HOST says"
     assert (docker["type"], docker["status"], docker["address"], docker["error"]) == (
         "docker",
@@ -646,13 +657,13 @@ def test_doctor_for_programs(cli: Cli) -> None:
     )
     assert docker["details"]["cgroup driver"] == cli.docker("info", "--format", "{{.CgroupDriver}}")
     assert [(other["type"], other["status"]) for other in others] == [
-        (name, "unsupported") for name in ("containerd", "firecracker", "nanos")
+        (name, "unsupported") for name in ("firecracker", "nanos")
     ]
 
 
 def advice(cli: Cli, *words: str, **environ: str) -> tuple[dict[str, Any], str]:
     """What the doctor says of a Docker that does not work."""
-    done = cli("doctor", "--json", *words, **environ)
+    done = cli("doctor", "--backend", "docker", "--json", *words, **environ)
     assert (done.returncode, done.stderr) == (1, b"")
     docker = json.loads(done.stdout)["runtimes"][0]
     assert docker["status"] == "failed"
@@ -666,7 +677,7 @@ def test_doctor_where_nothing_answers(cli: Cli, tmp_path: Path) -> None:
     assert "DOCKER_HOST names a socket that is not there" in text
     assert "DOCKER_HOST" in advice(cli, DOCKER_HOST="bogus://x")[1]
     assert "DOCKER_CONTEXT" in advice(cli, DOCKER_HOST="", DOCKER_CONTEXT="no-such", HOME=str(tmp_path))[1]
-    plain = cli("doctor", DOCKER_HOST="unix:///nonexistent/docker.sock")
+    plain = cli("doctor", "--backend", "docker", DOCKER_HOST="unix:///nonexistent/docker.sock")
     assert plain.returncode == 1
     assert re.search(rb"^docker +does not work: .*\n +address .*\n +to do +", plain.stdout, re.MULTILINE)
 
@@ -693,6 +704,8 @@ def test_doctor_where_the_socket_may_not_be_opened(cli: Cli, tmp_path: Path) -> 
             "-m",
             "asyncctr",
             "doctor",
+            "--backend",
+            "docker",
             "--json",
         ]
         environ = cli.environment(DOCKER_HOST=f"unix://{path}")
@@ -711,13 +724,44 @@ def test_version_and_help(cli: Cli) -> None:
         assert done.stdout.startswith(b"usage: asyncctr")
 
 
-def test_the_demo(cli: Cli) -> None:
-    done = cli(program=("-m", "asyncctr.testing.demo"))
+@pytest.mark.parametrize("runtime", ["containerd", "docker"])
+def test_the_demo(cli: Cli, runtime: str) -> None:
+    require(runtime)
+    done = cli(*(["--docker"] if runtime == "docker" else []), program=("-m", "asyncctr.testing.demo"))
     text = done.stdout.decode()
     assert (done.returncode, done.stderr) == (0, b"")
     for expected in ("stdout: line 3", "stderr: warning 3", f"{64 << 20} bytes", "oom_killed=True", "exit_code=7"):
         assert expected in text
     for expected in ("RunTimeoutError", "late: tick 1", "containers left in the daemon: 0", "removed"):
         assert expected in text
-    assert text.count("\n") <= 45
+    if runtime == "containerd":
+        assert re.search(r"http://127\.0\.0\.1:\d+/ says: hello from [0-9a-f]{12}\n", text)
+        assert "left of it: nothing" in text
+    directory = re.search(r"(/tmp/asyncctr-\S+) removed", text)
+    assert directory is not None
+    assert not Path(directory[1]).exists()
+    assert text.count("\n") <= 50
     assert ESCAPE.decode() not in text
+
+
+def test_the_demo_ends_with_nothing_left(cli: Cli) -> None:
+    require("containerd")
+    environ = cli.environment()
+    with subprocess.Popen(
+        [sys.executable, "-m", "asyncctr.testing.demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environ,
+        preexec_fn=listen_to_signals,  # noqa: PLW1509  # no lock is taken in it
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        text = read_until(process.stdout.fileno(), b"line 1")
+        process.send_signal(signal.SIGINT)
+        text += process.stdout.read()
+        assert process.wait(PATIENCE) == 130
+        assert process.stderr.read() == b""
+    assert b"containers left in the daemon: 0" in text
+    directory = re.search(rb"; in (/tmp/asyncctr-demo-\S+)\n", text)
+    assert directory is not None
+    assert not Path(directory[1].decode()).exists()

@@ -11,6 +11,7 @@ import pytest
 
 from asyncctr import (
     ContainerConfig,
+    ContainerdConfig,
     DockerConfig,
     InvalidConfigError,
     NetworkConfig,
@@ -218,7 +219,7 @@ def test_a_wrong_option_is_one_line(words: list[str], code: int, capsys: pytest.
 
 
 def options(**values: Any) -> argparse.Namespace:
-    return argparse.Namespace(**{"backend": None, "host": None, **values})
+    return argparse.Namespace(**{"backend": None, "host": None, "namespace": None, **values})
 
 
 def test_backend_config() -> None:
@@ -228,6 +229,18 @@ def test_backend_config() -> None:
     assert arguments.backend_config(options(host=host)) == DockerConfig(host=host)
     assert arguments.backend_config(options(backend="docker", host=host)) == DockerConfig(host=host)
     assert arguments.backend_config(options(host=host), op_timeout=3) == DockerConfig(host=host, op_timeout=3)
+    containerd = options(backend="containerd")
+    assert arguments.backend_config(containerd, environ={}) == ContainerdConfig(auto_start=True)
+    assert arguments.backend_config(containerd, environ={"ASYNCCTR_AUTO_START": "0"}) == ContainerdConfig()
+    for address in (host, "/run/x.sock"):
+        named = options(backend="containerd", host=address, namespace="other")
+        expected = ContainerdConfig(socket_path="/run/x.sock", namespace="other", auto_start=True)
+        assert arguments.backend_config(named, environ={}) == expected
+    with pytest.raises(InvalidConfigError, match="unix socket"):
+        arguments.backend_config(options(backend="containerd", host="tcp://h:1"))
+    for backend in (None, "docker"):
+        with pytest.raises(InvalidConfigError, match="--backend containerd"):
+            arguments.backend_config(options(backend=backend, namespace="x"))
     with pytest.raises(InvalidConfigError, match="bogus"):
         arguments.backend_config(options(backend="bogus"))
     with pytest.raises(InvalidConfigError, match="nanos"):
