@@ -24,7 +24,7 @@ def spread(ids: Sequence[str], count: int) -> list[str]:
     return [ids[index % len(ids)] for index in range(count)]
 
 
-def table(found: Results, title: str) -> Table:
+def table(found: Results, title: str, *, alone: bool = False) -> Table:
     rows = [
         (
             cell,
@@ -46,7 +46,8 @@ def table(found: Results, title: str) -> Table:
         "", "client", "KiB each", "ours/it", "open s", "lag ms idle", "opening", "open", "ending", "CPU s", "ours/it", "peak MiB", "cut short",
         "rounds",
     )  # fmt: skip
-    note = f"{DOCKER_CLI} takes a process for each and is left out. Lag: a 5 ms timer's worst lateness; `idle` is the machine's own."
+    peers = "ctr takes a process for each" if alone else f"{DOCKER_CLI} takes a process for each and is left out"
+    note = f"{peers}. Lag: a 5 ms timer's worst lateness; `idle` is the machine's own."
     return Table(title, columns, tuple(rows), (note,))
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _KEY = "200 followers"
 _COUNT = 200
 # A line before the first follower comes, two a second after that, and one at the end.
-_SCRIPT = (
+SCRIPT = (
     "i=0; trap 'echo end; exit 7' TERM; echo line 0; while :; do i=$((i + 1)); sleep 0.5 & wait $!; echo line $i; done"
 )
 _STEADY = 1.5
@@ -60,14 +60,14 @@ async def warm_up(contender: Contender, params: dict[str, Any]) -> None:
         found = await contender.follow_all(await contender.handles([container]), Marks())
     finally:
         await asyncio.to_thread(engine.remove, [container])
-    _check([container], found)
+    check([container], found)
 
 
 def _text(output: Output) -> str:
     return "".join(piece if isinstance(piece, str) else piece.decode() for piece in output)
 
 
-def _check(sources: Sequence[str], found: Sequence[Output]) -> int:
+def check(sources: Sequence[str], found: Sequence[Output]) -> int:
     """Lines in order, from the first to the end, for all who followed one container; how many were not given the end of theirs.
 
     A follower that loses the end is counted, not failed: engines of the 20.10 line do that to clients that believe them.
@@ -90,7 +90,7 @@ def _check(sources: Sequence[str], found: Sequence[Output]) -> int:
 async def measure(contender: Contender, params: dict[str, Any], _: WatchedSelector) -> dict[str, float]:
     count: int = params["count"]
     engine = Engine(contender.host)
-    ids = await asyncio.to_thread(engine.start_many, contender.image, ("sh", "-c", _SCRIPT), crowds.SOURCES)
+    ids = await asyncio.to_thread(engine.start_many, contender.image, ("sh", "-c", SCRIPT), crowds.SOURCES)
     try:
         handles = crowds.spread(await contender.handles(ids), count)
         marks = Marks()
@@ -117,7 +117,7 @@ async def measure(contender: Contender, params: dict[str, Any], _: WatchedSelect
         used = Usage.now().since(usage)
     finally:
         await asyncio.to_thread(engine.remove, ids)
-    short = _check(crowds.spread(ids, count), found)
+    short = check(crowds.spread(ids, count), found)
     made = {
         "kib_each": each,
         "open_s": max(marks.data.values()) - began,

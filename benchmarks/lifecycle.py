@@ -61,22 +61,24 @@ def _check(ran: Ran, token: str) -> None:
         raise AssertionError(f"expected {out!r}, {err!r} and {_CODE}, got {ran}")
 
 
-async def _run(contender: Contender, network: str, count: int) -> None:
+async def run(contender: Contender, network: str, count: int) -> list[Ran]:
+    """Run so many containers, and check what each said."""
     tokens = [uuid.uuid4().hex for _ in range(count)]
     found = await contender.run_all([Job(("sh", "-c", _SCRIPT, token), network) for token in tokens])
     for ran, token in zip(found, tokens, strict=True):
         _check(ran, token)
+    return found
 
 
 async def warm_up(contender: Contender, params: dict[str, Any]) -> None:
     """One container, so that what is imported late is not counted."""
-    await _run(contender, params["network"], 1)
+    await run(contender, params["network"], 1)
 
 
 async def measure(contender: Contender, params: dict[str, Any], _: WatchedSelector) -> dict[str, float]:
     count: int = params["count"]
     before = Usage.now()
-    await _run(contender, params["network"], count)
+    await run(contender, params["network"], count)
     used = Usage.now().since(before)
     return {
         "wall": used["wall"],

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["figure_table", "machine", "show", "versions"]
 
-_PACKAGES = ("asyncctr", "aiodocker", "aiohttp", "docker", "requests", "urllib3")
+_PACKAGES = {
+    "docker": ("asyncctr", "aiodocker", "aiohttp", "docker", "requests", "urllib3"),
+    "containerd": ("asyncctr", "grpclib", "h2", "protobuf", "aiohttp"),
+}
 _DIGITS = {"x": 2, "s": 3}
 
 
@@ -48,18 +51,17 @@ def _lines(path: str) -> list[str]:
         return []
 
 
-def versions(engine: dict[str, str]) -> dict[str, str]:
+def versions(runtime: str, engine: dict[str, str]) -> dict[str, str]:
     """Of the contenders, of what they stand on, and of the daemon."""
     found = {"python": platform.python_version()}
-    for name in _PACKAGES:
+    for name in _PACKAGES[runtime]:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
     spec = util.find_spec("asyncctr")
     found["asyncctr from"] = str(spec.origin if spec is not None else None)
-    program = shutil.which("docker")
-    if program is not None:
+    if runtime == "docker" and (program := shutil.which("docker")):
         done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
         found["docker CLI"] = done.stdout.strip()
     return found | {f"daemon: {name}": version for name, version in engine.items()}

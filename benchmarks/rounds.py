@@ -11,13 +11,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from benchmarks.engine import Engine, EngineError
+from benchmarks.engine import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import ModuleType
 
     from benchmarks.results import Cell, Results
+    from benchmarks.targets import Keeper, Target
 
 __all__ = ["measure_cell"]
 
@@ -94,7 +95,7 @@ class _Worker:
 class _Turn:
     """One contender's turns in a cell."""
 
-    def __init__(self, cell: Cell, name: str, spec: dict[str, Any], engine: Engine) -> None:
+    def __init__(self, cell: Cell, name: str, spec: dict[str, Any], engine: Keeper) -> None:
         self._cell = cell
         self._spec = {**spec, "contender": name}
         self._engine = engine
@@ -141,8 +142,7 @@ async def measure_cell(
     question: ModuleType,
     cell: Cell,
     *,
-    host: str,
-    image: str,
+    target: Target,
     found: Results,
     recover: Callable[[], Awaitable[bool]],
     say: Callable[[str], None],
@@ -152,18 +152,18 @@ async def measure_cell(
     Args:
         question: the module.
         cell: what to measure.
-        host: the daemon.
-        image: what containers are made from.
+        target: the daemon, and what containers are made from.
         found: where the measurements go.
         recover: called after a failure; starts a daemon that does not answer again, and tells whether it did.
         say: prints progress.
     """
-    engine = Engine(host)
-    params = await asyncio.to_thread(question.prepare, engine, image, cell.params)
+    engine = target.engine
+    params = await asyncio.to_thread(question.prepare, engine, target.image, cell.params)
     spec = {
-        "question": question.__name__.rpartition(".")[2],
-        "host": host,
-        "image": image,
+        "question": question.__name__.removeprefix("benchmarks."),
+        "runtime": target.runtime,
+        "host": target.host,
+        "image": target.image,
         "width": cell.width,
         "params": params,
     }
@@ -193,7 +193,7 @@ async def measure_cell(
         await asyncio.to_thread(_tidy, engine)
 
 
-def _tidy(engine: Engine) -> None:
+def _tidy(engine: Keeper) -> None:
     try:
         engine.remove(engine.containers())
     except (EngineError, OSError):

@@ -1,7 +1,8 @@
-"""Every question, every contender, one private daemon: prints tables of ratios and writes a JSON file.
+"""Every question, every contender, private daemons: prints tables of ratios and writes a JSON file.
 
-``python -P benchmarks/run.py [--quick] [--only lifecycle] [--json PATH]``. Needs root, Docker's programs, and asyncctr,
-aiodocker and docker-py installed. Exits with 1 when a contender failed in any round, whatever the figures are.
+``python -P benchmarks/run.py [docker|containerd ...] [--release debian|2.x] [--quick] [--only lifecycle] [--json PATH]``. Needs
+root, the runtimes' programs, and asyncctr, aiodocker and docker-py installed. Exits with 1 when a contender failed in any
+round, whatever the figures are.
 """
 
 from __future__ import annotations
@@ -22,23 +23,24 @@ import attrs
 # Last, so that an installed asyncctr is what is measured.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from asyncctr.testing.daemons import DaemonError, Dockerd, RuntimeMissing
-from asyncctr.testing.images import ImageSpec, build_archive
-from benchmarks.engine import Engine, EngineError
+from asyncctr.testing.daemons import DaemonError, RuntimeMissing
+from benchmarks.engine import EngineError
 from benchmarks.report import figure_table, machine, show, versions
 from benchmarks.results import Results
 from benchmarks.rounds import measure_cell
+from benchmarks.targets import ContainerdTarget, DockerTarget, Release
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from types import ModuleType
 
     from benchmarks.results import Figure, Table
+    from benchmarks.targets import Target
 
-IMAGE = "asyncctr.test/busybox:latest"
 RESULTS = Path(__file__).with_name("results")
-# Seconds for each question: quick, and full.
-QUESTIONS = {"lifecycle": (85, 450), "logs": (40, 180), "followers": (14, 70), "waits": (16, 80)}
+RUNTIMES = ("docker", "containerd")
+RELEASES: tuple[Release, ...] = ("debian", "2.x")
+QUESTIONS = tuple(dict.fromkeys((*DockerTarget.questions, *ContainerdTarget.questions)))
 _PING_LIMIT = 20.0
 
 
@@ -46,76 +48,103 @@ def _say(message: str) -> None:
     print(f"[{time.strftime('%H:%M:%S')}] {message}", file=sys.stderr, flush=True)
 
 
-async def _recover(daemon: Dockerd) -> bool:
+async def _recover(target: Target) -> bool:
     """Start a daemon again that does not answer any more, as old ones have been seen to; whether that was necessary."""
-    engine = Engine(daemon.host)
     try:
         async with asyncio.timeout(_PING_LIMIT):
-            await asyncio.to_thread(engine.containers)
+            await asyncio.to_thread(target.engine.containers)
     except (EngineError, OSError) as error:  # TimeoutError is an OSError
         _say(f"the daemon does not answer ({error}); it is killed and started again")
-        await daemon.kill()
-        await daemon.start()
+        await target.restart()
         return True
     return False
 
 
-async def _measure(names: Sequence[str], *, quick: bool) -> tuple[dict[str, Any], list[Table]]:
-    """What goes into the file, and the tables to print."""
-    modules: dict[str, ModuleType] = {name: import_module(f"benchmarks.{name}") for name in names}
-    results = {name: Results() for name in names}
-    with tempfile.TemporaryDirectory(prefix="asyncctr-bench-") as directory:
-        archive = Path(directory, "busybox.tar")
-        await asyncio.to_thread(build_archive, ImageSpec(reference=IMAGE), archive)
-        async with Dockerd() as daemon:
-            await daemon.load(archive)
-            facts = {
-                "versions": await asyncio.to_thread(lambda: versions(Engine(daemon.host).version())),
-                "machine": machine(),
-            }
-            for name, module in modules.items():
-                for cell in module.cells(quick=quick, seconds=QUESTIONS[name][not quick]):
-                    await measure_cell(
-                        module,
-                        cell,
-                        host=daemon.host,
-                        image=IMAGE,
-                        found=results[name],
-                        recover=lambda: _recover(daemon),
-                        say=_say,
-                    )
+async def _measure(target: Target, *, quick: bool) -> tuple[dict[str, Any], list[Figure], list[Table]]:
+    """What goes into the file of one daemon, its figures, and the tables to print."""
+    places = {name: target.questions[name] for name in target.names}
+    modules: dict[str, ModuleType] = {name: import_module(f"benchmarks.{place[0]}") for name, place in places.items()}
+    results = {name: Results() for name in modules}
+    async with target:
+        _say(f"{target.name} runs")
+        found: dict[str, Any] = {
+            "versions": await asyncio.to_thread(lambda: versions(target.runtime, target.engine.version()))
+        }
+        for name, module in modules.items():
+            for cell in module.cells(quick=quick, seconds=places[name][1 if quick else 2]):
+                await measure_cell(
+                    module,
+                    cell,
+                    target=target,
+                    found=results[name],
+                    recover=lambda: _recover(target),
+                    say=_say,
+                )
     figures: list[Figure] = []
     tables: list[Table] = []
     for name, module in modules.items():
-        tables += module.tables(results[name])
-        figures += module.figures(results[name])
+        tables += [attrs.evolve(table, title=f"{target.name}: {table.title}") for table in module.tables(results[name])]
+        figures += [
+            attrs.evolve(figure, name=f"{target.name}: {figure.name}") for figure in module.figures(results[name])
+        ]
     errors = [
-        f"{cell}: {contender}: {error}"
-        for found in results.values()
-        for cell, contenders in found.errors.items()
+        f"{target.name}: {cell}: {contender}: {error}"
+        for results_ in results.values()
+        for cell, contenders in results_.errors.items()
         for contender, messages in contenders.items()
         for error in messages
     ]
-    document = {
-        **facts,
-        "load_average_at_end": machine()["load_average"],
-        "figures": [{**attrs.asdict(figure), "verdict": figure.verdict} for figure in figures],
-        "errors": errors,
-        "questions": {name: found.as_json() for name, found in results.items()},
-    }
-    return document, [*tables, figure_table(figures)]
+    found |= {"errors": errors, "questions": {name: results_.as_json() for name, results_ in results.items()}}
+    return found, figures, tables
+
+
+def _targets(
+    runtimes: Collection[str], releases: Collection[str], only: Collection[str], directory: Path
+) -> list[Target]:
+    def names(questions: Collection[str]) -> list[str]:
+        return [name for name in questions if not only or name in only]
+
+    targets: list[Target] = []
+    if "docker" in runtimes:
+        targets.append(DockerTarget(directory, names(DockerTarget.questions)))
+    if "containerd" in runtimes:
+        chosen = names(ContainerdTarget.questions)
+        targets += [ContainerdTarget(directory, chosen, release=release) for release in RELEASES if release in releases]
+    return [target for target in targets if target.names]
+
+
+async def _measure_all(targets: Sequence[Target], *, quick: bool) -> tuple[dict[str, Any], list[Table]]:
+    document: dict[str, Any] = {"machine": machine(), "figures": [], "errors": [], "runtimes": {}}
+    every: list[Figure] = []
+    shown: list[Table] = []
+    for target in targets:
+        found, figures, tables = await _measure(target, quick=quick)
+        document["errors"] += found.pop("errors")
+        document["runtimes"][target.name] = found
+        every += figures
+        shown += tables
+    document["load_average_at_end"] = machine()["load_average"]
+    document["figures"] = [{**attrs.asdict(figure), "verdict": figure.verdict} for figure in every]
+    return document, [*shown, figure_table(every)]
 
 
 def main() -> int:
     """Parse, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="few rounds, in less than three minutes")
-    parser.add_argument("--only", action="append", choices=list(QUESTIONS), help="this question; may be repeated")
+    parser.add_argument("runtimes", nargs="*", metavar="RUNTIME", help=f"{' or '.join(RUNTIMES)}; all by default")
+    parser.add_argument("--release", choices=RELEASES, help="of containerd; both by default")
+    parser.add_argument("--quick", action="store_true", help="few rounds, in about three minutes for each daemon")
+    parser.add_argument("--only", action="append", choices=QUESTIONS, help="this question; may be repeated")
     parser.add_argument("--json", type=Path, metavar="PATH", help="where the results go (default: benchmarks/results/)")
     options = parser.parse_args()
+    if unknown := set(options.runtimes) - set(RUNTIMES):
+        parser.error(f"no such runtime: {', '.join(sorted(unknown))}")
     began, started = time.monotonic(), datetime.now(UTC)
     try:
-        found, tables = asyncio.run(_measure(options.only or list(QUESTIONS), quick=options.quick))
+        with tempfile.TemporaryDirectory(prefix="asyncctr-bench-") as directory:
+            releases = (options.release,) if options.release else RELEASES
+            targets = _targets(options.runtimes or RUNTIMES, releases, options.only or (), Path(directory))
+            found, tables = asyncio.run(_measure_all(targets, quick=options.quick))
     except (RuntimeMissing, DaemonError) as error:
         print(f"cannot measure here: {error}", file=sys.stderr)
         return 1

@@ -1,7 +1,7 @@
 """One contender in a process of its own: told on standard input to measure, it answers in JSON lines.
 
-Started by the runner: ``worker.py SPEC``, a JSON object with ``question``, ``contender``, ``host``, ``image``, ``width`` and
-``params``. It answers ``ready`` when it is warm, and each line that it then reads with one round's measurement.
+Started by the runner: ``worker.py SPEC``, a JSON object with ``question``, ``runtime``, ``contender``, ``host``, ``image``,
+``width`` and ``params``. It answers ``ready`` when it is warm, and each line that it then reads with one round's measurement.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ async def _answer(spec: dict[str, Any], selector: WatchedSelector, output: Any) 
 
     question = import_module(f"benchmarks.{spec['question']}")
     params = spec["params"]
-    async with load(spec["contender"])(spec["host"], spec["image"], spec["width"]) as contender:
+    async with load(spec["runtime"], spec["contender"])(spec["host"], spec["image"], spec["width"]) as contender:
         await question.warm_up(contender, params)
         say({"ready": True})
         while await asyncio.to_thread(sys.stdin.readline):

@@ -8,25 +8,28 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from benchmarks.peers.base import Contender
 
-__all__ = ["AIODOCKER", "AIODOCKER_README", "DOCKER_CLI", "DOCKER_PY", "OURS", "load"]
+__all__ = ["AIODOCKER", "AIODOCKER_README", "CTR", "DOCKER_CLI", "DOCKER_PY", "OURS", "load"]
 
 OURS = "asyncctr"
 AIODOCKER = "aiodocker"
 AIODOCKER_README = "aiodocker README"
 DOCKER_PY = "docker-py"
 DOCKER_CLI = "docker CLI"
+CTR = "ctr"
 
 _PLACES = {
-    OURS: ("ours", "Asyncctr"),
-    AIODOCKER: ("aiodocker", "Aiodocker"),
-    AIODOCKER_README: ("aiodocker", "AiodockerReadme"),
-    DOCKER_PY: ("docker_py", "DockerPy"),
-    DOCKER_CLI: ("docker_cli", "DockerCli"),
+    ("docker", OURS): ("ours", "Asyncctr"),
+    ("docker", AIODOCKER): ("aiodocker", "Aiodocker"),
+    ("docker", AIODOCKER_README): ("aiodocker", "AiodockerReadme"),
+    ("docker", DOCKER_PY): ("docker_py", "DockerPy"),
+    ("docker", DOCKER_CLI): ("docker_cli", "DockerCli"),
+    ("containerd", OURS): ("ours_containerd", "AsyncctrContainerd"),
+    ("containerd", CTR): ("ctr", "CtrCli"),
 }
 
 
-def load(name: str) -> type[Contender]:
+def load(runtime: str, name: str) -> type[Contender]:
     """The class of a contender. Only its own libraries are imported, so that its memory is its own."""
-    module, attribute = _PLACES[name]
+    module, attribute = _PLACES[runtime, name]
     found: type[Contender] = getattr(import_module(f"benchmarks.peers.{module}"), attribute)
     return found

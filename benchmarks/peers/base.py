@@ -42,11 +42,15 @@ class Job:
 
 @attrs.frozen
 class Ran:
-    """What a contender says of a finished run. Those that give both streams as one leave ``stderr`` at ``None``."""
+    """What a contender says of a finished run. Those that give both streams as one leave ``stderr`` at ``None``.
+
+    ``seconds`` are those from the call until the result was there, where they are measured.
+    """
 
     code: int
     stdout: bytes
     stderr: bytes | None = None
+    seconds: float | None = None
 
 
 class Marks:
@@ -124,6 +128,10 @@ class Contender(ABC):
     async def follow_all(self, handles: Sequence[Any], marks: Marks) -> list[Output]:  # noqa: ARG002  # for those that can
         """Follow logs, all at once, to their ends; what each gave."""
         raise UnsupportedQuestionError("takes a process for each")
+
+    async def pull(self, reference: str) -> None:  # noqa: ARG002  # likewise
+        """Pull an image and unpack it."""
+        raise UnsupportedQuestionError("is not asked to")
 
     async def wait_all(self, handles: Sequence[Any]) -> list[int]:  # noqa: ARG002  # likewise
         """Wait for the ends of containers, all at once; their exit codes."""

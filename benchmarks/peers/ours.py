@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 import asyncctr
@@ -14,9 +15,9 @@ from benchmarks.peers.base import Contender, Job, Marks, Output, Ran, in_paralle
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Asyncctr"]
+__all__ = ["NETWORKS", "Asyncctr"]
 
-_NETWORKS = {"none": NetworkConfig(mode=NetworkMode.NONE), "bridge": NetworkConfig(mode=NetworkMode.BRIDGE)}
+NETWORKS = {"none": NetworkConfig(mode=NetworkMode.NONE), "bridge": NetworkConfig(mode=NetworkMode.BRIDGE)}
 
 
 class Asyncctr(Contender):
@@ -29,12 +30,13 @@ class Asyncctr(Contender):
         await self._client.aclose()
 
     async def _run(self, job: Job) -> asyncctr.RunResult:
-        return await self._client.run(self.image, job.command, network=_NETWORKS[job.network])
+        return await self._client.run(self.image, job.command, network=NETWORKS[job.network])
 
     async def run_all(self, jobs: Sequence[Job]) -> list[Ran]:
         async def one(job: Job) -> Ran:
+            began = time.perf_counter()
             result = await self._run(job)
-            return Ran(result.exit_code, result.stdout, result.stderr)
+            return Ran(result.exit_code, result.stdout, result.stderr, time.perf_counter() - began)
 
         return await in_parallel(one, jobs, self.width)
 
