@@ -27,7 +27,7 @@ from asyncctr.testing.daemons import Dockerd, Registry, require
 from asyncctr.testing.images import ImageSpec, push
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -99,6 +99,12 @@ class World:
             # A page that fails half-way leaves its client open.
             if isinstance(client := given.get("client"), asyncctr.Client):
                 await client.aclose()
+
+
+@pytest.fixture(name="run_page")
+def page_runner() -> Callable[..., Awaitable[int]]:
+    """For a page that needs no world around it."""
+    return run_page
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,19 @@ import attrs
 import pytest
 
 import asyncctr
-from asyncctr import BackendCapabilities, DockerConfig
+from asyncctr import BackendCapabilities, ContainerdConfig, DockerConfig
+from asyncctr.backends.containerd import finding
+from asyncctr.backends.containerd.daemon.lease import IDLE_VARIABLE, ensure_private
+from asyncctr.backends.containerd.daemon.places import DATA_VARIABLE, RUN_VARIABLE
 from asyncctr.cli import app
+from asyncctr.client.selection import AUTO_START_VARIABLE
 from asyncctr.core import errors
-from asyncctr.testing.daemons import Dockerd, Podman, require
+from asyncctr.testing.daemons import Containerd, Dockerd, Podman, require
+from asyncctr.testing.programs import run
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from conftest import World
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -54,11 +62,19 @@ def test_the_error_tree_is_the_real_one() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("kind", "column"), [(Dockerd, 1), (Podman, 2)])
-async def test_the_capability_tables_are_what_engines_say(kind: type[Dockerd | Podman], column: int) -> None:
+@pytest.mark.parametrize(("kind", "column"), [(Dockerd, 1), (Podman, 2), (Containerd, 3)])
+async def test_the_capability_tables_are_what_runtimes_say(
+    kind: type[Dockerd | Podman | Containerd], column: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     require(kind.kind)
-    async with kind() as daemon, asyncctr.connect(DockerConfig(host=daemon.host)) as client:
-        found = client.capabilities
+    async with kind() as daemon:
+        if isinstance(daemon, Containerd):
+            monkeypatch.setenv("ASYNCCTR_DATA_DIR", str(daemon.dir / "sdk"))
+            config: asyncctr.BackendConfig = ContainerdConfig(socket_path=daemon.socket)
+        else:
+            config = DockerConfig(host=daemon.host)
+        async with asyncctr.connect(config) as client:
+            found = client.capabilities
     table = {row[0].strip("`"): row[column] for row in rows("backends.md", "## Capabilities")}
     real = attrs.asdict(found, filter=lambda field, _: field.name != "refused_fields")
     assert list(table) == [field.name for field in attrs.fields(BackendCapabilities) if field.name != "refused_fields"]
@@ -69,6 +85,11 @@ async def test_the_capability_tables_are_what_engines_say(kind: type[Dockerd | P
     assert set(refused.values()) <= {"refused", "host", ""}
     assert {name for name, cell in refused.items() if cell == "refused"} <= found.refused_fields
     assert found.refused_fields <= {name for name, cell in refused.items() if cell}
+
+
+def test_the_variables_are_the_real_ones() -> None:
+    written = {row[0].strip("`") for row in rows("containerd.md", "## The private one")}
+    assert written == {DATA_VARIABLE, RUN_VARIABLE, IDLE_VARIABLE, AUTO_START_VARIABLE}
 
 
 def test_the_command_line_has_these_options() -> None:
@@ -103,3 +124,22 @@ def test_pages_do_not_lead_elsewhere_and_are_all_in_the_menu() -> None:
 @pytest.mark.timeout(120)
 async def test_backends(world: World) -> None:
     assert await world.run("backends.md") == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.timeout(60)
+async def test_containerd(run_page: Callable[..., Awaitable[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    require("containerd")
+    # A short path, for sockets.
+    with tempfile.TemporaryDirectory(prefix="asyncctr-docs-", dir="/tmp") as directory:
+        for name, value in ((DATA_VARIABLE, "data"), (RUN_VARIABLE, "run")):
+            monkeypatch.setenv(name, f"{directory}/{value}")
+        async with await ensure_private(ContainerdConfig()) as lease:
+            # The system's, where there is one, would be found before it.
+            monkeypatch.setattr(finding, "SYSTEM_SOCKET", f"{directory}/none.sock")
+            try:
+                assert await run_page(DOCS / "containerd.md", {}) == 1
+            finally:
+                assert await lease.replace()
+        # Its supervisor has this lock until it has ended.
+        await run("flock", f"{directory}/data/containerd/private/daemon.lock", "true", timeout=20)
