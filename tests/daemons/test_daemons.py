@@ -183,7 +183,8 @@ async def test_containerd_finds_what_is_left(archive: Path, release: str) -> Non
     require("cni")
     async with containerd_of(release, "runc") as daemon:
         await daemon.load(archive, namespace="testing")
-        before = await host_traces(daemon.dir, "testing")
+        data = daemon.dir / "sdk"
+        before = await host_traces(daemon.dir, data)
         await daemon.cli("leases", "create", "--id", "l1", namespace="testing")
         # A snapshot of its own, which no image has.
         chain = (await daemon.cli("snapshots", "list", namespace="testing")).lines[1].split()[0]
@@ -196,30 +197,32 @@ async def test_containerd_finds_what_is_left(archive: Path, release: str) -> Non
 
         # Names of their own, for others may be at work on this machine.
         mark = secrets.token_hex(4)
-        group = next(root for root in cgroup_roots() if os.access(root, os.W_OK)) / "testing" / mark
-        netns, veth, socket_file = f"asyncctr-{mark}", f"veth{mark}", daemon.dir / "state" / "s" / mark
+        group = next(root for root in cgroup_roots() if os.access(root, os.W_OK)) / f"asyncctr-{8 * mark}"
+        netns, veth, socket_file = data / mark, f"veth{mark}", daemon.dir / "state" / "s" / mark
         rule = ("FORWARD", "--source", "192.0.2.9", "--match", "comment")
         rule += ("--comment", f'name: "asyncctr" id: "{mark}"', "--jump", "ACCEPT")
-        group.mkdir(parents=True)
-        await run("ip", "netns", "add", netns)
+        group.mkdir()
+        data.mkdir()
+        netns.touch()
+        await run("mount", "--bind", "/proc/self/ns/net", netns)
         await run("ip", "link", "add", veth, "type", "veth", "peer", "name", f"peer{mark}")
         await run("iptables", "--wait", "10", "--insert", *rule)
         socket_file.parent.mkdir(exist_ok=True)
         socket_file.touch()
         try:
-            traces = (await host_traces(daemon.dir, "testing")).without(before)
+            traces = (await host_traces(daemon.dir, data)).without(before)
         finally:
             await run("iptables", "--wait", "10", "--delete", *rule)
             await run("ip", "link", "delete", veth)
-            await run("ip", "netns", "delete", netns)
+            await run("umount", netns)
             group.rmdir()
             socket_file.unlink()
         assert str(group) in traces.cgroups
-        assert netns in traces.netns
+        assert str(netns) in traces.netns
         assert veth in traces.interfaces
         assert len([found for found in traces.rules if mark in found]) == 1
         assert str(socket_file) in traces.sockets
-        assert mark not in repr(await host_traces(daemon.dir, "testing"))
+        assert mark not in repr(await host_traces(daemon.dir, data))
 
 
 @pytest.mark.anyio

@@ -45,7 +45,8 @@ _STATE = re.compile(
 )
 _NO_SHIM = re.compile(r'runtime "([^"]+)" binary not installed')
 _SHIM_GONE = re.compile(
-    r"ttrpc: closed|shim (?:exited|disconnected)|connection refused|transport is closing|no such process", re.IGNORECASE
+    r"ttrpc: closed|shim (?:exited|disconnected)|connection refused|transport is closing|no such process|^shutdown$",
+    re.IGNORECASE,
 )
 
 

@@ -159,7 +159,10 @@ async def _answer(stream: Stream[AnyMessage, AnyMessage], reference: Reference, 
 
 
 async def _next(stream: Stream[AnyMessage, AnyMessage]) -> AnyMessage | None:
-    """The next message; ``None`` at the end, however it comes: the answer of the transfer itself tells what that means."""
+    """The next message; ``None`` at the end, however it comes: the answer of the transfer itself tells what that means.
+
+    A cancellation may look like an end, for grpclib makes one of it when the stream breaks at the same time.
+    """
     try:
         return await stream.recv_message()
     except (StreamTerminatedError, GRPCError):
@@ -181,7 +184,7 @@ class _Teller:
         self._open: dict[str, int] = {}
 
     async def run(self, stream: Stream[AnyMessage, AnyMessage]) -> None:
-        """Until the daemon ends the stream, and then for ever: its answer is on its way."""
+        """Until the daemon ends the stream: its answer is on its way then."""
         while (event := await _next(stream)) is not None:
             self._heard()
             told = transfer_types_pb2.Progress.FromString(event.value)
@@ -197,7 +200,6 @@ class _Teller:
                 self._feed(action, layer, told.progress, told.total)
             else:
                 self._feed(action, layer)
-        await asyncio.get_running_loop().create_future()
 
     def finish(self) -> None:
         """All is there, whatever was told: the daemon looks three times a second, and not at the end."""
