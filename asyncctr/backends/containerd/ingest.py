@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from asyncctr.backends.containerd.images import StoredImage
     from asyncctr.backends.containerd.site import Site
     from asyncctr.core.images import ProgressCallback
-    from asyncctr.oci.manifests import Descriptor
+    from asyncctr.oci.manifests import Descriptor, Manifest
 
-__all__ = ["Document", "index_references", "ingest", "references"]
+__all__ = ["Document", "image_documents", "index_references", "ingest", "references"]
 
 _AT_ONCE: Final = 4
 """Layers that are fetched side by side, as Docker and containerd do."""
@@ -137,6 +137,16 @@ class _Ingest:
         except ConflictError:
             # The name stood for another image, or for this one.
             await self._api.call(Images.Update, images_pb2.UpdateImageRequest(image=record), resource=record.name)
+
+
+def image_documents(manifest: Manifest, manifest_data: bytes, config: bytes) -> list[Document]:
+    """The documents of an image for one platform, in the order in which they refer to each other."""
+    return [
+        Document(descriptor=manifest.config, data=config),
+        Document(
+            descriptor=manifest.descriptor, data=manifest_data, labels=references(manifest.config, manifest.layers)
+        ),
+    ]
 
 
 def references(config: Descriptor, layers: Sequence[Descriptor]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from asyncctr.backends.containerd.images import StoredImage, canonical
-from asyncctr.backends.containerd.ingest import Document, ingest, references
+from asyncctr.backends.containerd.ingest import image_documents, ingest
 from asyncctr.oci.archive import open_archive
 from asyncctr.oci.image_config import ImageConfig
 from asyncctr.oci.saved import archived_images
@@ -35,14 +35,7 @@ async def load(site: Site, name: str, archive: str | PathLike[str] | AsyncIterab
             manifest=manifest,
             config=ImageConfig.parse(chosen.config),
         )
-        documents = [
-            Document(descriptor=manifest.config, data=chosen.config),
-            Document(
-                descriptor=manifest.descriptor,
-                data=chosen.manifest_data,
-                labels=references(manifest.config, manifest.layers),
-            ),
-        ]
+        documents = image_documents(manifest, chosen.manifest_data, chosen.config)
 
         async def content(layer: Descriptor, offset: int) -> AsyncIterator[bytes]:
             blocks = chosen.blocks(layer)

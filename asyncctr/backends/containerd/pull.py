@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from asyncctr.backends.containerd.images import StoredImage
-from asyncctr.backends.containerd.ingest import Document, index_references, ingest, references
+from asyncctr.backends.containerd.ingest import Document, image_documents, index_references, ingest
 from asyncctr.backends.containerd.leases import lease
 from asyncctr.backends.containerd.transfer import TransferFailedError, transfer
 from asyncctr.core.errors import InvalidConfigError
@@ -69,14 +69,7 @@ async def pull(
         image = StoredImage(
             name=str(reference), target=remote.descriptor, platform=remote.platform, manifest=manifest, config=config
         )
-        documents = [
-            Document(descriptor=manifest.config, data=remote.config),
-            Document(
-                descriptor=manifest.descriptor,
-                data=remote.manifest_data,
-                labels=references(manifest.config, manifest.layers),
-            ),
-        ]
+        documents = image_documents(manifest, remote.manifest_data, remote.config)
         if remote.descriptor.digest != manifest.descriptor.digest:
             documents.append(
                 Document(descriptor=remote.descriptor, data=remote.data, labels=index_references(manifest.descriptor))

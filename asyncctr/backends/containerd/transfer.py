@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import secrets
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -18,6 +17,7 @@ from asyncctr.core.errors import AsyncctrError, ClosedError, ConnectionLostError
 from asyncctr.core.images import Progress
 from asyncctr.oci.auth import find_credentials, server_address
 from asyncctr.oci.platforms import Platform
+from asyncctr.oci.registry_http import is_loopback, parse_address
 from asyncctr.transport.progress import ProgressThrottle
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ async def transfer(
     clock = asyncio.get_running_loop().time
     silence = asyncio.timeout(api.op_timeout)
     teller = _Teller(ProgressThrottle(on_progress), lambda: silence.reschedule(clock() + api.op_timeout))
+    address = parse_address(f"http://{reference.registry}")
     host = Platform.host()
     platform = types_pb2.Platform(os=host.os, architecture=host.architecture, variant=host.variant)
     async with (
@@ -84,7 +85,7 @@ async def transfer(
         source = transfer_types_pb2.OCIRegistry(
             reference=str(reference),
             resolver=transfer_types_pb2.RegistryResolver(
-                auth_stream=auth_id, default_scheme="http" if _is_loopback(reference.registry) else ""
+                auth_stream=auth_id, default_scheme="http" if address is not None and is_loopback(address) else ""
             ),
         )
         unpack = transfer_types_pb2.UnpackConfiguration(platform=platform, snapshotter=snapshotter)
@@ -217,11 +218,3 @@ class _Teller:
         self._throttle.feed(
             Progress(action=action, id=layer, current=current if counted else None, total=counted, message=action)
         )
-
-
-def _is_loopback(registry: str) -> bool:
-    host = registry.removeprefix("[").partition("]")[0] if registry.startswith("[") else registry.partition(":")[0]
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
