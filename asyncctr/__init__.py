@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncctr.client import Client, Container, ContainerScope, connect, open_backend
+from asyncctr.client import BackendCall, Client, Container, ContainerScope, TraceHook, connect, open_backend
 from asyncctr.core.backend import (
     Backend,
     Image,
@@ -88,6 +88,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AsyncctrError",
     "Backend",
+    "BackendCall",
     "BackendCapabilities",
     "BackendConfig",
     "BackendFactory",
@@ -170,6 +171,7 @@ __all__ = [
     "SupportsVolumes",
     "TLSConfig",
     "TmpfsMount",
+    "TraceHook",
     "Ulimit",
     "UnsupportedError",
     "Volume",

@@ -13,6 +13,7 @@ from asyncctr.client.container import Container, ContainerScope
 from asyncctr.client.reaping import reapable
 from asyncctr.client.running import run_to_completion
 from asyncctr.client.selection import choose_backend
+from asyncctr.client.tracing import traced
 from asyncctr.core.config import ContainerConfig, Lifetime, Ownership
 from asyncctr.core.errors import ClosedError, ContainerNotFoundError, ImageNotFoundError
 from asyncctr.core.images import PullPolicy
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
 
+    from asyncctr.client.tracing import TraceHook
     from asyncctr.core.backend import Backend, Image
     from asyncctr.core.backend_config import BackendConfig
     from asyncctr.core.capabilities import BackendCapabilities
@@ -45,7 +47,9 @@ _REAP_CONCURRENCY = 8
 _BACKGROUND = 6
 
 
-def connect(config: BackendConfig | None = None, *, cleanup_timeout: float | None = None) -> Client:
+def connect(
+    config: BackendConfig | None = None, *, cleanup_timeout: float | None = None, trace: TraceHook | None = None
+) -> Client:
     """Connect to a runtime. Enter the client with ``async with``, or await it.
 
     A configuration, ``ASYNCCTR_BACKEND``, ``DOCKER_HOST`` or a Docker context that is not the default fixes the runtime; without
@@ -54,13 +58,15 @@ def connect(config: BackendConfig | None = None, *, cleanup_timeout: float | Non
     Args:
         config: which runtime, and how to reach it.
         cleanup_timeout: seconds that clean-up after an error or a cancellation may take; ``None`` for the configuration's.
+        trace: called before each call of the backend, with what is called; the call happens in the context that it returns.
 
     Raises:
         BackendUnavailableError: when it is entered: no runtime can be reached; the message lists every attempt.
     """
 
     async def opener() -> Backend:
-        return await choose_backend(config)
+        backend = await choose_backend(config)
+        return backend if trace is None else traced(backend, trace)
 
     configured = DEFAULT_CLEANUP_TIMEOUT if config is None else config.cleanup_timeout
     return Client(opener, cleanup_timeout=configured if cleanup_timeout is None else cleanup_timeout)

@@ -109,7 +109,9 @@ async def run_to_completion(
             raise held
     result = collector.result(status, duration)
     if check and status.code != 0:
-        last = result.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        # Where both streams are one, that is stdout.
+        said = result.stderr if backend.capabilities.supports_separate_stderr else result.stdout
+        last = said.decode(errors="replace").strip().rpartition("\n")[2]
         message = f"container {container_id[:12]} exited with code {status.code}" + (f": {last}" if last else "")
         raise ExitError(message, result=result, backend=backend.backend_type, resource=container_id)
     return result
