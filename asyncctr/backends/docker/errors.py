@@ -61,6 +61,8 @@ _DENIED = re.compile(
     r"unauthorized|(?<!permission )denied|no basic auth|authentication required|invalid username/password|incorrect username or password",
     re.IGNORECASE,
 )
+# Of those the ones that do not leave open whether there is such an image.
+_CREDENTIALS = re.compile(r"no basic auth|invalid username/password|incorrect username or password", re.IGNORECASE)
 _DIGEST = re.compile(
     # Not any verification: certificates are verified as well.
     r"digest (?:verification|mismatch|did not match|invalid)|(?:layer|manifest) verification failed|unexpected (?:commit )?digest"
@@ -182,11 +184,8 @@ def raise_for_pull(message: str, *, name: str, status: int | None = None) -> NoR
         kind = DigestMismatchError
     elif status == 404 or _NO_IMAGE.search(message):
         # Docker Hub answers for a private repository as for one that does not exist, and says so.
-        kind = (
-            RegistryAuthError
-            if "denied" in message and "repository does not exist" not in message
-            else ImageNotFoundError
-        )
+        denied = "denied" in message and "repository does not exist" not in message
+        kind = RegistryAuthError if denied or _CREDENTIALS.search(message) else ImageNotFoundError
     elif _DENIED.search(message):
         kind = RegistryAuthError
     raise kind(f"{name}: {message.strip()}", backend=BACKEND, resource=name, status=status)

@@ -10,9 +10,7 @@ from asyncctr.backends.docker.naming import image_name, registry_headers, tag
 from asyncctr.core.errors import (
     AsyncctrError,
     ImageNotFoundError,
-    ImagePullError,
     InvalidConfigError,
-    ResourceExhaustedError,
 )
 from asyncctr.oci.archive import open_loadable
 from asyncctr.oci.reference import Reference
@@ -70,8 +68,6 @@ class DockerImage:
                     if message := error_of(document):
                         raise_for_pull(message, name=self._name)
                     meter.feed(document)
-        except (ImagePullError, ImageNotFoundError, ResourceExhaustedError):
-            raise
         except AsyncctrError as error:
             if not isinstance(error.status, int):
                 raise

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 
 from asyncctr.backends.docker.errors import BACKEND
 from asyncctr.backends.docker.exits import describe, open_exit_wait, wait_for_start
+from asyncctr.backends.docker.growing import GrowingLog
 from asyncctr.backends.docker.inspect import parse_time
 from asyncctr.backends.docker.multiplex import (
     SPLIT,
@@ -21,7 +25,13 @@ from asyncctr.backends.docker.multiplex import (
     pieces,
     stream_name,
 )
-from asyncctr.core.errors import ConflictError, ConnectionLostError, ContainerNotFoundError, UnsupportedError
+from asyncctr.core.errors import (
+    ConflictError,
+    ConnectionLostError,
+    ContainerNotFoundError,
+    OperationTimeoutError,
+    UnsupportedError,
+)
 from asyncctr.core.logs import LogEntry, LogStream
 
 if TYPE_CHECKING:
@@ -35,8 +45,9 @@ __all__ = ["DockerLogStream", "LogQuery", "open_logs"]
 _TAILS = (16, 1_024)
 # Seconds an engine may take between the end of a follow and the exit that caused it.
 _EXIT_GRACE = 10.0
-# Seconds between questions whether a container of Podman's still runs, while it prints.
+# Seconds between readings of a log of Podman's that grows, and how many times as long as a reading took.
 _PODMAN_PACE = 0.1
+_PODMAN_REST = 2
 # The end of a terminal's output that is looked for when a log was not followed from its beginning.
 _TTY_END = 4_096
 # How often in a row an engine may fail to read a log, and seconds between.
@@ -127,7 +138,11 @@ class DockerLogStream(LogStream):
         self._failures = 0
         self._taken_at_failure = -1
         self._mender = Mender() if query.mends else None
-        self._asked = 0.0
+        # Podman's log is read again as it grows, no sooner than at a time of the loop's clock.
+        self._growing = GrowingLog(tty=query.tty)
+        self._reading: HttpStream | None = None
+        self._began = 0.0
+        self._next = 0.0
         self._prepare(timed=query.timestamps)
 
     def _prepare(self, *, timed: bool) -> None:
@@ -139,8 +154,9 @@ class DockerLogStream(LogStream):
     def _release(self) -> None:
         if self._opening is not None:
             self._opening.pending.close()
-        if self._stream is not None:
-            self._stream.close()
+        for stream in (self._stream, self._reading):
+            if stream is not None:
+                stream.close()
 
     async def begin(self) -> None:
         """Ask for the log."""
@@ -177,13 +193,15 @@ class DockerLogStream(LogStream):
                 self._query = attrs.evolve(self._query, tail=None)
                 await self.begin()
                 continue
-            if data := await self._stream.receive():
-                if not (self._following and self._query.is_podman) or await self._vouched():
-                    try:
-                        self._feed(data)
-                    except EngineReadError as error:
-                        await self._start_over(error)
+            if self._following and self._query.is_podman:
+                if await self._grow(self._stream):
                     continue
+            elif data := await self._stream.receive():
+                try:
+                    self._feed(data)
+                except EngineReadError as error:
+                    await self._start_over(error)
+                continue
             else:
                 self._chunks.finish()
                 self._demuxer.finish()
@@ -214,17 +232,65 @@ class DockerLogStream(LogStream):
             self._mender = Mender()
         await self._request(follow=True, timed=self._query.timestamps or self._timed, tail=None)
 
-    async def _vouched(self) -> bool:
-        """Whether what has just come of a follow of Podman's is whole.
+    # --- following Podman ---
 
-        Once the container has exited, Podman stops its reader, which then leaves lines out at random (nxadm/tail, sendLine: a
-        select between sending a line and the stop). So only what came while the container ran is taken; the log has the rest.
+    async def _grow(self, bell: HttpStream) -> bool:
+        """A step of following Podman, whose follow only tells that the log has grown. Whether it goes on.
+
+        What the follow gives is not the log: where its reader comes to the end of the file inside a record, that is given as a
+        line or left out, and the rest is left out (nxadm/tail, tailFileSync); once the container has exited, so are lines at
+        random (sendLine: a select between sending a line and the stop). A reading without follow is right but for its end.
         """
+        if self._reading is None:
+            return await self._begin_reading(bell)
+        data = await self._reading.receive()
+        records = self._growing.feed(data) if data else self._growing.end()
+        if self._growing.rotated:
+            self._skip, self._taken = {"stdout": 0, "stderr": 0}, {"stdout": 0, "stderr": 0}
+        if self._query.timestamps:
+            self._deliver(records)
+        else:
+            for kind, group in groupby(records, itemgetter(0)):
+                self._emit(stream_name(kind), b"".join(record for _, record in group), None)
+        if not data:
+            self._reading.close()
+            self._reading = None
+            now = asyncio.get_running_loop().time()
+            self._next = now + max(_PODMAN_PACE, _PODMAN_REST * (now - self._began))
+        return True
+
+    async def _begin_reading(self, bell: HttpStream) -> bool:
         loop = asyncio.get_running_loop()
-        await asyncio.sleep(max(0.0, self._asked + _PODMAN_PACE - loop.time()))
-        self._asked = loop.time()
-        document = await describe(self._api, self._id)
-        return _status(document) in ("running", "paused", "stopping")
+        if self._growing.waits:
+            try:
+                async with asyncio.timeout_at(self._next):
+                    while await bell.receive():
+                        pass
+            except TimeoutError:
+                # It goes on.
+                pass
+            else:
+                return False
+        elif await bell.receive():
+            self._growing.waits = True
+            return True
+        else:
+            return False
+        try:
+            document = await describe(self._api, self._id)
+            if _status(document) not in ("running", "paused", "stopping"):
+                while await bell.receive():
+                    pass
+                return False
+            self._began = loop.time()
+            params = self._query.params(follow=False, timestamps=self._query.timestamps, tail=None)
+            self._reading = await self._open(params)
+        except OperationTimeoutError:
+            # Following outlasts an engine that is silent for a while.
+            self._next = loop.time() + _PODMAN_PACE
+        self._skip = dict(self._taken)
+        self._growing.begin()
+        return True
 
     # --- delivery ---
 
@@ -406,6 +472,15 @@ class TtyLogStream(DockerLogStream):
         super().__init__(api, container_id, query, following=following)
         self._end = b""
 
+    async def begin(self) -> None:
+        if self._following and self._query.is_podman and (count := self._query.tail) is not None:
+            # Following is reading again there, so that the tail is what is not left out.
+            whole = await self._read_whole()
+            ends = [match.end() for match in re.finditer(rb"\n|[^\n]\Z", whole)]
+            self._taken["stdout"] = ends[-count - 1] if count < len(ends) else 0
+            self._query = attrs.evolve(self._query, tail=None)
+        await super().begin()
+
     async def _request(self, *, follow: bool, timed: bool, tail: int | None) -> None:
         if follow and self._query.is_podman:
             self._opening = await self._api.open(
@@ -425,6 +500,12 @@ class TtyLogStream(DockerLogStream):
         if self._query.tail is None:
             await self._read_again()
             return
+        whole = await self._read_whole()
+        found = whole.rfind(self._end)
+        if found >= 0 and (missing := bytes(whole[found + len(self._end) :])):
+            self._feed(missing)
+
+    async def _read_whole(self) -> bytearray:
         stream = await self._open(self._query.params(follow=False, timestamps=False, tail=None))
         whole = bytearray()
         try:
@@ -432,6 +513,4 @@ class TtyLogStream(DockerLogStream):
                 whole += data
         finally:
             stream.close()
-        found = whole.rfind(self._end)
-        if found >= 0 and (missing := bytes(whole[found + len(self._end) :])):
-            self._feed(missing)
+        return whole

@@ -95,6 +95,11 @@ def test_a_missing_command_is_not_a_missing_container() -> None:
         raise_for_start(translate(404, "No such container: abc", kind="container"))
 
 
+_RESOLVE = (
+    'failed to resolve reference "r/x:y": pull access denied, repository does not exist or may require authorization'
+)
+
+
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
@@ -109,6 +114,9 @@ def test_a_missing_command_is_not_a_missing_container() -> None:
         ('Get "https://r/v2/": tls: failed to verify certificate: x509: unknown authority', ImagePullError),
         ("write /var/lib/docker/tmp/GetImageBlob1: permission denied", ImagePullError),
         ("unexpected commit digest sha256:00, expected sha256:11: failed precondition", DigestMismatchError),
+        # Docker 29 says of a private registry in part what it says of Docker Hub, which does not tell.
+        (f"{_RESOLVE}: authorization failed: no basic auth credentials", RegistryAuthError),
+        (f"{_RESOLVE}: server message: insufficient_scope: authorization failed", ImageNotFoundError),
     ],
 )
 def test_what_a_failed_pull_means(message: str, expected: type[AsyncctrError]) -> None:
