@@ -168,6 +168,7 @@ class ContainerdConfig(BackendConfig):
         rootlesskit_path: of the program; empty looks in PATH, as for the others.
         fuse_overlayfs_path: likewise.
         auto_start: start a private containerd where none answers.
+        private: use the private containerd, whether or not another one answers.
         containerd_path: of the program.
         registry_mirrors: by registry, the addresses that are asked first, such as
             ``{"docker.io": ["https://mirror.example"]}``.
@@ -182,9 +183,14 @@ class ContainerdConfig(BackendConfig):
     rootlesskit_path: str = path_field()
     fuse_overlayfs_path: str = path_field()
     auto_start: bool = attrs.field(default=False, validator=is_a(bool))
+    private: bool = attrs.field(default=False, validator=is_a(bool))
     containerd_path: str = path_field()
     registry_mirrors: Mapping[str, tuple[str, ...]] = attrs.field(factory=FrozenMap, converter=_mirrors)
     insecure_registries: tuple[str, ...] = attrs.field(default=(), converter=_registries)
+
+    def __attrs_post_init__(self) -> None:
+        if self.private and self.socket_path:
+            raise fail("private", "give a socket_path or private=True, not both")
 
 
 @attrs.frozen(kw_only=True)
@@ -217,6 +223,10 @@ class NanosConfig(BackendConfig):
         work_dir: where images, volumes and state are kept; empty for the user's data directory.
         kernel_path: of ``kernel.img``; empty looks below ``$OPS_HOME`` and ``~/.ops``.
         qemu_path: of the program; empty looks in PATH.
+        version: of the kernel, such as ``"0.1.54"``; empty for the newest that is there.
+        auto_download: fetch the release of that version where it is not there; its checksum is verified.
+        release_url: where releases are; empty for ``$ASYNCCTR_NANOS_RELEASES``, else where Nanos publishes them.
+        release_sha256: the checksum of the release's tar, in hexadecimal digits; empty for that which the server has beside it.
     """
 
     backend_type: ClassVar[str] = BackendType.NANOS.value
@@ -225,3 +235,7 @@ class NanosConfig(BackendConfig):
     work_dir: str = path_field()
     kernel_path: str = path_field()
     qemu_path: str = path_field()
+    version: str = attrs.field(default="", converter=_version, validator=checked(check_text))
+    auto_download: bool = attrs.field(default=False, validator=is_a(bool))
+    release_url: str = attrs.field(default="", validator=checked(check_text))
+    release_sha256: str = attrs.field(default="", validator=checked(check_text))

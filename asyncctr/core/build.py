@@ -196,17 +196,18 @@ class NanosBuildInput:
     """A static or dynamic ELF program and what its unikernel image holds beside it.
 
     Attributes:
-        program: the path of the program on this machine.
+        program: the path of the program on this machine; empty for that of the OPS configuration.
         args: its arguments, without the program's name.
         env: its environment; not in the repr.
         files: files in the image, by absolute path in the image, from paths on this machine.
-        dirs: directories, likewise.
-        map_dirs: directories whose contents go below the path, likewise.
+        dirs: directories with all that is in them, likewise.
+        map_dirs: directories whose contents go below the path, likewise. The last part may be a pattern, such as
+            ``"static/*.html"``: what has such a name goes there, from whatever depth.
         klibs: kernel libraries loaded, such as ``"tls"``.
         mounts: volumes by name and where they are mounted.
     """
 
-    program: str = attrs.field(converter=_path, validator=checked(check_text, empty=False))
+    program: str = attrs.field(default="", converter=_path, validator=checked(check_text))
     args: tuple[str, ...] = attrs.field(default=(), converter=_arguments)
     env: Mapping[str, str] = attrs.field(factory=FrozenMap, converter=_env, repr=redacted)
     files: Mapping[str, str] = attrs.field(factory=FrozenMap, converter=_files)

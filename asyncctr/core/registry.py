@@ -23,6 +23,7 @@ ENTRY_POINT_GROUP = "asyncctr.backends"
 _BUILT_IN = {
     "docker": ("asyncctr.backends.docker.backend", "docker"),
     "containerd": ("asyncctr.backends.containerd", "containerd"),
+    "nanos": ("asyncctr.backends.nanos", "nanos"),
 }
 _registered: dict[str, BackendFactory] = {}
 

@@ -108,7 +108,8 @@ def check_text(field: str, value: object, *, empty: bool = True, limit: int = MA
 def check_token(field: str, value: object, *, limit: int = 4_096) -> str:
     """Text without white space or control characters, such as an image reference."""
     text = check_text(field, value, empty=False, limit=limit)
-    if any(character.isspace() or not character.isprintable() for character in text):
+    # Of white space the space alone is printable.
+    if " " in text or not text.isprintable():
         raise fail(field, "must not contain white space or control characters")
     return text
 
@@ -128,6 +129,14 @@ def check_object_name(field: str, value: object) -> str:
     text = check_text(field, value, empty=False)
     if not _OBJECT_NAME.fullmatch(text):
         raise fail(field, f"must match {_OBJECT_NAME.pattern}, but is {text!r}")
+    return text
+
+
+def check_container_id(value: object) -> str:
+    """What can be an id: no path, and no name of a directory."""
+    text = check_token("container_id", value)
+    if "/" in text or text in (".", ".."):
+        raise fail("container_id", f"must be an id as create() gave it, not {text[:100]!r}")
     return text
 
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from asyncctr.core.errors import AsyncctrError, BackendUnavailableError, NotFoundError
-from asyncctr.netns.files import FileLock, in_thread, locked
+from asyncctr.netns.files import in_thread, locked
 from asyncctr.netns.names import update_peers
 from asyncctr.netns.namespace import make_namespace, remove_namespace
 from asyncctr.netns.records import NETNS, Record, Records
 from asyncctr.netns.rules import sweep
 from asyncctr.transport.cleanup import Janitor
+from asyncctr.transport.filelock import FileLock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -183,7 +184,11 @@ class Attaching:
                     await self._delete(record.call(str(netns)), record.result, lock)
                 await in_thread(lambda: _drop_empty(leases))
             await remove_namespace(netns, self._runner)
-        await in_thread(lambda: self.records.remove(container_id))
+        if record is not None and record.conflist is None:
+            # As quickly done as it was made.
+            self.records.remove(container_id)
+        else:
+            await in_thread(lambda: self.records.remove(container_id))
 
     async def _delete(self, call: Call, result: Mapping[str, Any], lock: FileLock) -> None:
         try:

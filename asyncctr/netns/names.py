@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import os
 from typing import TYPE_CHECKING, Final
@@ -22,6 +23,7 @@ RESOLV_CONFS: Final = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 _LOCAL: Final = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 
 
+@functools.lru_cache(maxsize=8)
 def name_servers(text: str) -> tuple[str, ...]:
     """The servers in a resolv.conf that a container can reach: those on the host's loopback are none of its own."""
     found: list[str] = []

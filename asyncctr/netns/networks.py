@@ -362,8 +362,11 @@ class Networks:
         )
 
     def _host_resolv_conf(self) -> str:
-        texts = [self._runner.read(path) for path in RESOLV_CONFS]
-        return next((text for text in texts if name_servers(text)), texts[0])
+        first = self._runner.read(RESOLV_CONFS[0])
+        if name_servers(first):
+            return first
+        others = (self._runner.read(path) for path in RESOLV_CONFS[1:])
+        return next((text for text in others if name_servers(text)), first)
 
     async def _resolve(self, config: NetworkConfig) -> Defined:
         """The network that a configuration asks for; the default one is made when it is first needed."""

@@ -14,7 +14,8 @@ from asyncctr.core.errors import ConflictError
 from asyncctr.core.network import NetworkMode, PortMapping
 from asyncctr.netns.cni import Call
 from asyncctr.netns.conflist import Conflist
-from asyncctr.netns.files import FileLock, write_atomic
+from asyncctr.netns.files import write_atomic
+from asyncctr.transport.filelock import FileLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

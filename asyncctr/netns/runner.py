@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -15,10 +14,11 @@ from asyncctr.oci.rootfs import read_file
 from asyncctr.transport.cleanup import Janitor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["HOST", "Finished", "Runner"]
 
+_LIMIT: Final = 1 << 20
 # Debian has ip and iptables in the sbin directories, which an ordinary user's PATH lacks.
 _SBIN: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _PACKAGES: Final = {
@@ -53,11 +53,11 @@ class Runner:
     Attributes:
         enter: such as ``("-U", "--preserve-credentials", "-m", "-n", "-p")`` for a rootless daemon: which namespaces of a process
             are entered, as nsenter(1) has it; empty on this host.
-        pid_file: has that process's id. Read each time: a daemon that was started anew has another one.
+        pid: tells that process's id. Asked each time: a daemon that was started anew has another one.
     """
 
     enter: tuple[str, ...] = ()
-    pid_file: str = ""
+    pid: Callable[[], int] = os.getpid
 
     def read(self, path: str) -> str:
         """A small file as these namespaces have it; empty without one.
@@ -65,8 +65,13 @@ class Runner:
         Raises:
             BackendUnavailableError: nobody is in the namespaces.
         """
+        data: bytes | None
         try:
-            data = read_file([f"/proc/{self._pid()}/root" if self.enter else "/"], path)
+            if self.enter:
+                data = read_file([f"/proc/{self._pid()}/root"], path)
+            else:
+                with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # on the hot path
+                    data = file.read(_LIMIT)
         except (OSError, InvalidConfigError):
             # Such as a directory.
             data = None
@@ -74,17 +79,18 @@ class Runner:
 
     def _pid(self) -> int:
         try:
-            return int(Path(self.pid_file).read_text(encoding="ascii"))
+            return self.pid()
         except (OSError, ValueError) as error:
-            message = f"the daemon whose process {self.pid_file} tells has ended"
-            raise BackendUnavailableError(message) from error
+            raise BackendUnavailableError(
+                f"the daemon whose namespaces are to be entered has ended: {error}"
+            ) from error
 
     async def run(
         self,
         *argv: str,
         stdin: bytes = b"",
         env: Mapping[str, str] | None = None,
-        timeout: float = 30.0,  # noqa: ASYNC109 - the deadline is the process's: past it, it is killed
+        timeout: float | None = 30.0,  # noqa: ASYNC109 - the deadline is the process's: past it, it is killed
         pass_fds: Sequence[int] = (),
     ) -> Finished:
         """Run a program; no shell is involved. Cancelled or too late, it and its children are killed and reaped.
@@ -93,7 +99,7 @@ class Runner:
             argv: the program and its arguments.
             stdin: what it reads.
             env: variables beside ``PATH``; nothing else of this process's environment is handed on.
-            timeout: seconds until it is killed.
+            timeout: seconds until it is killed; ``None`` for what takes as long as it takes.
             pass_fds: descriptors that it and its children keep open, such as a lock's.
 
         Raises:

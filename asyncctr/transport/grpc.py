@@ -19,6 +19,7 @@ from asyncctr.core.errors import (
 )
 from asyncctr.transport.deadline import Deadline
 from asyncctr.transport.dial import UnixDialer
+from asyncctr.transport.duplex import Duplex
 from asyncctr.transport.unary import UnaryCalls
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class _Channel(Channel):
 
 
 class GrpcClient:
-    """Calls on connections that are made when they are needed, and made again when they were lost: one for streams, one for the rest.
+    """Calls on connections that are made when they are needed, and made again when they were lost: one for short calls, one
+    for uploads, one for other streams.
 
     Args:
         socket: the path of the server's unix socket.
@@ -97,10 +99,13 @@ class GrpcClient:
         self._channel = _Channel(UnixDialer(socket))
         # Which says, too, whether it is closed: to copies that have other metadata as well.
         self._unary = UnaryCalls(UnixDialer(socket))
+        # What fills a connection's window is not to hold the short calls up.
+        self._bulk = UnaryCalls(UnixDialer(socket), bulk=True)
 
     def close(self) -> None:
         """Close the connection; calls under way raise ``ClosedError`` or ``ConnectionLostError``."""
         self._unary.close()
+        self._bulk.close()
         self._channel.close()
 
     def check_open(self, resource: str = "") -> None:
@@ -178,6 +183,20 @@ class GrpcClient:
                 method.path, cardinality, method.request, method.answer, metadata=self.metadata
             ) as stream:
                 yield stream
+
+    @asynccontextmanager
+    async def duplex(
+        self, method: Method[Request, Answer], *, resource: str = "", kind: str = ""
+    ) -> AsyncIterator[Duplex[Request, Answer]]:
+        """Likewise, for much that is sent: with less work for each byte."""
+        await self._prepare(resource)
+        with self._translated(method, resource, kind):
+            connection = await self._bulk.connection()
+            call = Duplex[Request, Answer](connection, self._bulk.headers(method.path, self.metadata), method.answer)
+            try:
+                yield call
+            finally:
+                call.close()
 
     @contextmanager
     def _translated(self, method: Method[Any, Any], resource: str, kind: str) -> Iterator[None]:

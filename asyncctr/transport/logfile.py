@@ -94,6 +94,7 @@ async def follow_files(
     tail: int | None = None,
     exited: Callable[[], Awaitable[None]] | None = None,
     linger: float | None = None,
+    gather: float = 0.0,
     backend: str = "",
     resource: str = "",
 ) -> FileLogStream:
@@ -110,6 +111,7 @@ async def follow_files(
             is there by then has been delivered. ``None``: it has exited.
         linger: seconds that a writer is given after the exit, where one may never close, such as that of an exec whose child
             went to the background; ``None``: all that it takes.
+        gather: seconds that what is written byte by byte, as by a serial port, is let come together before it is read.
         backend: for errors.
         resource: for errors.
 
@@ -137,19 +139,27 @@ async def follow_files(
         if isinstance(error, OSError):
             raise _translated(error, backend=backend, resource=resource) from error
         raise
-    return FileLogStream(readers, bell, linger=linger, backend=backend, resource=resource)
+    return FileLogStream(readers, bell, linger=linger, gather=gather, backend=backend, resource=resource)
 
 
 class FileLogStream(LogStream):
     """One read of the files of a log. It holds their descriptors and no output: a slow reader reads at its own pace."""
 
     def __init__(
-        self, readers: list[_Reader], bell: _Bell | None, *, linger: float | None, backend: str, resource: str
+        self,
+        readers: list[_Reader],
+        bell: _Bell | None,
+        *,
+        linger: float | None,
+        gather: float,
+        backend: str,
+        resource: str,
     ) -> None:
         super().__init__()
         self._readers = readers
         self._bell = bell
         self._linger = linger
+        self._gather = gather
         self._backend = backend
         self._resource = resource
         # Which reader is next: they take turns.
@@ -199,6 +209,8 @@ class FileLogStream(LogStream):
             self._greedy = False
             if await bell.wait(None if self._ending is None else self._look):
                 self._look = _FIRST_LOOK
+                if self._gather and not bell.exited:
+                    await asyncio.sleep(self._gather)
             else:
                 self._look = min(2 * self._look, _LAST_LOOK)
 

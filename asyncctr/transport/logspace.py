@@ -136,8 +136,8 @@ class LogKeeper:
         self._task: asyncio.Task[None] | None = None
 
     def register(self, files: LogFiles, limit: int) -> None:
-        """Keep this log to ``limit`` bytes."""
-        self._logs[files] = (limit, 0)
+        """Keep this log to ``limit`` bytes. Several may keep the same one, in different processes too."""
+        self._logs.setdefault(files, (limit, 0))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="asyncctr log limits")
 

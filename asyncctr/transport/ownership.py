@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from asyncctr.core.config import ContainerConfig
 
-__all__ = ["LIFETIME", "MANAGED", "OWNER", "TOKEN", "Owner", "ownership_labels"]
+__all__ = ["LIFETIME", "MANAGED", "OWNER", "TOKEN", "Owner", "ownership_labels", "parse_start", "start_time"]
 
 MANAGED = LABEL_PREFIX + "managed"
 TOKEN = LABEL_PREFIX + "token"
@@ -68,7 +68,7 @@ class Owner:
         if not self.is_local:
             return False
         try:
-            return _start_time(self.pid) != self.start
+            return start_time(self.pid) != self.start
         except FileNotFoundError:
             return not _exists(self.pid)
         except OSError:
@@ -87,7 +87,7 @@ def _current(pid: int) -> Owner:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         namespace = str(Path("/proc/self/ns/pid").stat().st_ino)
-        return Owner(boot, namespace, pid, _start_time(pid) or 0)
+        return Owner(boot, namespace, pid, start_time(pid) or 0)
     except OSError:
         return Owner("", "", pid, 0)
 
@@ -103,7 +103,7 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def _start_time(pid: int) -> int | None:
+def start_time(pid: int) -> int | None:
     """When it started; ``None`` for one that has ended and was not waited for.
 
     Raises:
@@ -114,6 +114,11 @@ def _start_time(pid: int) -> int | None:
     except ProcessLookupError:
         # It ended between the opening and the reading.
         return None
+    return parse_start(stat)
+
+
+def parse_start(stat: bytes) -> int | None:
+    """The start time in what ``/proc/pid/stat`` says; ``None`` for a process that has ended."""
     # The command in parentheses may contain anything, so count from the last one on; a zombie has ended.
     fields = stat[stat.rindex(b")") + 2 :].split()
     return None if fields[0] == b"Z" else int(fields[19])

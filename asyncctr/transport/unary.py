@@ -1,4 +1,4 @@
-"""Unary gRPC calls on an HTTP/2 connection of their own: what they need of the protocol, and nothing that costs time beside it.
+"""gRPC calls on an HTTP/2 connection of their own: what they need of the protocol, and nothing that costs time beside it.
 
 Frames are those of RFC 9113, headers those of RFC 7541 without its dynamic tables, and messages those of gRPC (PROTOCOL-HTTP2.md).
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from urllib.parse import unquote
 
 from grpclib.const import Status
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from asyncctr.transport.dial import UnixDialer
 
-__all__ = ["UnaryCalls", "UnaryConnection", "request_headers"]
+__all__ = ["Call", "UnaryCalls", "UnaryConnection", "request_headers"]
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 # Length and type, flags, stream (4.1).
@@ -39,6 +39,9 @@ _FRAME: Final = 16_384
 _REFILL: Final = 1 << 29
 _STREAMS_END: Final = 1 << 31
 _KEPT: Final = 256
+# Seconds that the answer to a ping may wait. gRPC's servers send one with whatever they get, to learn how much fits on the way, but
+# none while another is open: each would wake this side once more.
+_PING_PAUSE: Final = 0.1
 
 
 def _integer(value: int, bits: int) -> bytes:
@@ -70,8 +73,24 @@ def request_headers(path: str, metadata: Mapping[str, str]) -> bytes:
     return b"".join(parts)
 
 
-class _Call:
-    """One that waits for its answer."""
+class Call(Protocol):
+    """What the connection tells a call."""
+
+    def received(self, data: bytes) -> None:
+        """Some of what the server sends."""
+
+    def ended(self, error: Exception | None) -> None:
+        """Nothing more comes: with status 0, or with an error."""
+
+    def granted(self, size: int) -> None:
+        """So many bytes more may be sent on its stream, or fewer."""
+
+    def wake(self) -> None:
+        """What kept it from sending may be over."""
+
+
+class _Unary:
+    """One message there, one back."""
 
     __slots__ = ("future", "parts")
 
@@ -79,15 +98,41 @@ class _Call:
         self.future = future
         self.parts: list[bytes] = []
 
+    def received(self, data: bytes) -> None:
+        self.parts.append(data)
+
+    def ended(self, error: Exception | None) -> None:
+        if self.future.done():
+            return
+        body = b"".join(self.parts)
+        if error is None and body and (body[0] or len(body) - 5 != int.from_bytes(body[1:5], "big")):
+            error = GRPCError(Status.INTERNAL, "the answer is not one whole message")
+        if error is None:
+            self.future.set_result(body[5:] if body else None)
+        else:
+            self.future.set_exception(error)
+
+    def granted(self, size: int) -> None:
+        """Its message was sent whole."""
+
+    def wake(self) -> None:
+        """Likewise."""
+
 
 class UnaryConnection(asyncio.Protocol):
-    """One connection."""
+    """One connection.
 
-    def __init__(self) -> None:
+    Args:
+        bulk: it carries much at a time: the server has to learn quickly how much fits on the way.
+    """
+
+    def __init__(self, *, bulk: bool = False) -> None:
+        self._bulk = bulk
+        self._pings: list[bytes] = []
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, Call] = {}
         self._next = 1
         self._window = self._stream_window = _WINDOW
         self._most = _STREAMS_END
@@ -118,10 +163,8 @@ class UnaryConnection(asyncio.Protocol):
         """
         if self._transport is None:
             raise StreamTerminatedError("Connection lost")
-        stream = self._next
-        self._next += 2
-        self.usable = self.usable and self._next < _STREAMS_END
-        call = self._calls[stream] = _Call(self._loop.create_future())
+        call = _Unary(self._loop.create_future())
+        stream = self._register(call)
         size = len(message) + 5
         self._window -= size
         self._transport.write(
@@ -140,15 +183,57 @@ class UnaryConnection(asyncio.Protocol):
         try:
             return await call.future
         except asyncio.CancelledError:
-            if self._calls.pop(stream, None) is not None:
-                self._send(_RST_STREAM, 0, stream, _CANCEL)
+            self.cancel(stream)
             raise
+
+    def _register(self, call: Call) -> int:
+        stream = self._next
+        self._next += 2
+        self.usable = self.usable and self._next < _STREAMS_END
+        self._calls[stream] = call
+        return stream
+
+    def open(self, headers: bytes, call: Call) -> int:
+        """Begin a call whose messages follow, with :meth:`write`; its stream, to be given to :meth:`cancel` at its end.
+
+        Raises:
+            StreamTerminatedError: the connection broke.
+        """
+        if self._transport is None:
+            raise StreamTerminatedError("Connection lost")
+        stream = self._register(call)
+        call.granted(self._stream_window)
+        self._send(_HEADERS, _END_HEADERS, stream, headers)
+        return stream
+
+    @property
+    def room(self) -> int:
+        """How many bytes can be sent now, whatever the stream."""
+        return 0 if self._paused else self._window
+
+    def write(self, stream: int, data: memoryview, *, end: bool) -> None:
+        """Send what there is room for, in as many frames as it takes, and in one piece."""
+        if self._transport is None:
+            return
+        self._window -= len(data)
+        parts: list[bytes | memoryview] = []
+        for start in range(0, len(data), _FRAME):
+            piece = data[start : start + _FRAME]
+            flags = _END_STREAM if end and start + _FRAME >= len(data) else 0
+            parts += (_HEAD.pack(len(piece) << 8 | _DATA, flags, stream), piece)
+        self._transport.write(b"".join(parts))
+
+    def cancel(self, stream: int) -> None:
+        """Break a call off, unless it has ended."""
+        if self._calls.pop(stream, None) is not None:
+            self._send(_RST_STREAM, 0, stream, _CANCEL)
 
     def close(self) -> None:
         """Close it; calls under way raise ``StreamTerminatedError``."""
         self.usable = False
         if self._transport is not None:
-            self._transport.close()
+            # Not only closed: what is still to be written may be more than a server that is stuck ever takes.
+            self._transport.abort()
 
     # --- asyncio.Protocol
 
@@ -172,6 +257,7 @@ class UnaryConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """See :meth:`asyncio.Protocol.resume_writing`."""
         self._paused = False
+        self._wake()
 
     def data_received(self, data: bytes) -> None:
         """See :meth:`asyncio.Protocol.data_received`."""
@@ -193,6 +279,29 @@ class UnaryConnection(asyncio.Protocol):
 
     # --- frames
 
+    def _grant(self, stream: int, size: int) -> None:
+        if stream == 0:
+            self._window += size
+            self._wake()
+        elif (call := self._calls.get(stream)) is not None:
+            call.granted(size)
+
+    def _ping(self, payload: bytes) -> None:
+        self._pings.append(payload)
+        if self._bulk:
+            self._answer_pings()
+        elif len(self._pings) == 1:
+            self._loop.call_later(_PING_PAUSE, self._answer_pings)
+
+    def _answer_pings(self) -> None:
+        for payload in self._pings:
+            self._send(_PING, _ACK, 0, payload)
+        self._pings.clear()
+
+    def _wake(self) -> None:
+        for call in self._calls.values():
+            call.wake()
+
     def _send(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if self._transport is not None:
             self._transport.write(_HEAD.pack(len(payload) << 8 | kind, flags, stream) + payload)
@@ -204,10 +313,9 @@ class UnaryConnection(asyncio.Protocol):
             self._data(flags, stream, payload)
         elif kind == _PING:
             if not flags & _ACK:
-                self._send(_PING, _ACK, 0, payload)
+                self._ping(payload)
         elif kind == _WINDOW_UPDATE:
-            if stream == 0:
-                self._window += struct.unpack(">I", payload)[0] & 0x7FFFFFFF
+            self._grant(stream, struct.unpack(">I", payload)[0] & 0x7FFFFFFF)
         elif kind == _SETTINGS:
             if not flags & _ACK:
                 self._settings(payload)
@@ -215,7 +323,7 @@ class UnaryConnection(asyncio.Protocol):
             call = self._calls.pop(stream, None)
             if call is not None:
                 reason = f"the server broke it off, code {struct.unpack('>I', payload)[0]}"
-                _settle(call.future, error=StreamTerminatedError(reason))
+                call.ended(StreamTerminatedError(reason))
         elif kind == _GOAWAY:
             self.usable = False
             self._fail(struct.unpack_from(">I", payload)[0] & 0x7FFFFFFF, "the server is going away")
@@ -226,6 +334,9 @@ class UnaryConnection(asyncio.Protocol):
             if name == _MAX_CONCURRENT:
                 self._most = value
             elif name == _INITIAL_WINDOW:
+                # Of the streams that are open, too (6.9.2).
+                for call in self._calls.values():
+                    call.granted(value - self._stream_window)
                 self._stream_window = value
         self._send(_SETTINGS, _ACK, 0, b"")
 
@@ -237,7 +348,7 @@ class UnaryConnection(asyncio.Protocol):
         call = self._calls.get(stream)
         if call is None:
             return
-        call.parts.append(payload[1 : len(payload) - payload[0]] if flags & _PADDED else payload)
+        call.received(payload[1 : len(payload) - payload[0]] if flags & _PADDED else payload)
         if flags & _END_STREAM:
             self._end(stream, {})
 
@@ -280,38 +391,23 @@ class UnaryConnection(asyncio.Protocol):
             return
         status = trailers.get("grpc-status")
         if status == "0":
-            body = b"".join(call.parts)
-            if not body:
-                _settle(call.future)
-            elif body[0] or len(body) - 5 != int.from_bytes(body[1:5], "big"):
-                _settle(call.future, error=GRPCError(Status.INTERNAL, "the answer is not one whole message"))
-            else:
-                _settle(call.future, body[5:])
+            call.ended(None)
         elif status is None:
-            _settle(call.future, error=GRPCError(Status.UNKNOWN, "the answer has no status"))
+            call.ended(GRPCError(Status.UNKNOWN, "the answer has no status"))
         else:
             message = unquote(trailers.get("grpc-message", ""))
-            _settle(call.future, error=GRPCError(_status(status), message or None))
+            call.ended(GRPCError(_status(status), message or None))
         if not self.usable:
             self._close_if_done()
 
     def _fail(self, last: int, reason: str) -> None:
         """End the calls after the last one that the server answers."""
         for stream in [stream for stream in self._calls if stream > last]:
-            _settle(self._calls.pop(stream).future, error=StreamTerminatedError(reason))
+            self._calls.pop(stream).ended(StreamTerminatedError(reason))
 
     def _close_if_done(self) -> None:
         if not self._calls and self._transport is not None:
             self._transport.close()
-
-
-def _settle(future: asyncio.Future[bytes | None], value: bytes | None = None, error: Exception | None = None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(value)
-    else:
-        future.set_exception(error)
 
 
 def _status(text: str) -> Status:
@@ -324,13 +420,18 @@ def _status(text: str) -> Status:
 class UnaryCalls:
     """Calls to one server, on a connection that is made when it is needed, and made again when it was lost.
 
+    Args:
+        dialer: of the server.
+        bulk: for much at a time.
+
     Attributes:
         closed: whether :meth:`close` was called.
     """
 
-    def __init__(self, dialer: UnixDialer) -> None:
+    def __init__(self, dialer: UnixDialer, *, bulk: bool = False) -> None:
         self.closed = False
         self._dialer = dialer
+        self._bulk = bulk
         self._connecting = asyncio.Lock()
         self._connection: UnaryConnection | None = None
         self._headers: dict[tuple[str, tuple[tuple[str, str], ...]], bytes] = {}
@@ -348,7 +449,7 @@ class UnaryCalls:
         async with self._connecting:
             found = self._connection
             if found is None or not found.usable:
-                _, protocol = await self._dialer.connect(UnaryConnection)
+                _, protocol = await self._dialer.connect(lambda: UnaryConnection(bulk=self._bulk))
                 found = self._connection = cast("UnaryConnection", protocol)
             if self.closed:
                 found.close()

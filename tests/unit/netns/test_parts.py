@@ -19,7 +19,7 @@ from asyncctr.core.errors import (
 )
 from asyncctr.core.network import NetworkConfig, NetworkMode, PortMapping
 from asyncctr.netns.conflist import Conflist, bridge_conflist, conflists_in
-from asyncctr.netns.files import FileLock, write_atomic
+from asyncctr.netns.files import write_atomic
 from asyncctr.netns.names import hosts_file, name_servers, resolv_conf, rewrite
 from asyncctr.netns.networks import Networks
 from asyncctr.netns.records import Record
@@ -27,6 +27,7 @@ from asyncctr.netns.request import port_mappings
 from asyncctr.netns.rules import Published, published_ports
 from asyncctr.netns.runner import Runner
 from asyncctr.netns.subnets import free_subnet
+from asyncctr.transport.filelock import FileLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,22 +147,6 @@ async def test_a_missing_program_is_named_with_its_package(monkeypatch: pytest.M
         await published_ports(Runner())
 
 
-async def test_a_lock_is_waited_for_and_a_cancelled_wait_leaves_it_free(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    path.touch()
-    first = await FileLock.take(path)
-    waiting = [asyncio.create_task(FileLock.take(path)) for _ in range(3)]
-    await asyncio.sleep(0)
-    waiting[0].cancel()
-    await asyncio.wait({waiting[0]})
-    first.release()
-    async with asyncio.timeout(5):
-        # One after the other, in whichever order.
-        for task in asyncio.as_completed(waiting[1:]):
-            (await task).release()
-        (await FileLock.take(path)).release()
-
-
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_atomic(path, b"old")
@@ -173,7 +158,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def elsewhere(host: Host, tmp_path: Path) -> Iterator[Runner]:
+def elsewhere(host: Host) -> Iterator[Runner]:
     """A process with network, mount and process namespaces of its own, as a rootless daemon has them."""
     argv = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     script = "ip link set lo up; echo ready; exec sleep 600"
@@ -182,8 +167,7 @@ def elsewhere(host: Host, tmp_path: Path) -> Iterator[Runner]:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
-            (tmp_path / "pid").write_text(children)
-            yield Runner(("-m", "-n", "-p"), str(tmp_path / "pid"))
+            yield Runner(("-m", "-n", "-p"), lambda: int(children))
         finally:
             process.kill()
 

@@ -57,7 +57,7 @@ def test_a_process_that_cannot_be_looked_at_is_not_gone(monkeypatch: pytest.Monk
         def unreadable(pid: int, error: OSError = error) -> int:
             raise error
 
-        monkeypatch.setattr(ownership, "_start_time", unreadable)
+        monkeypatch.setattr(ownership, "start_time", unreadable)
         assert not parent.is_gone
     monkeypatch.undo()
     assert parent.is_gone

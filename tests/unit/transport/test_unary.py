@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from asyncctr.core.errors import AsyncctrError, BackendUnavailableError, ClosedError, ConnectionLostError
 from asyncctr.testing.proxy import FaultProxy
+from asyncctr.transport.dial import UnixDialer
 from asyncctr.transport.grpc import GrpcClient, Method
-from asyncctr.transport.unary import request_headers
+from asyncctr.transport.unary import UnaryCalls, request_headers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -191,3 +192,22 @@ def test_headers_are_read_as_they_were_meant(path: str, metadata: dict[str, str]
         ("te", "trailers"),
     ]
     assert [(str(name), str(value)) for name, value in found] == [*expected, *metadata.items()]
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+async def test_a_ping_is_answered_though_nothing_else_is_sent(tmp_path: Path, bulk: bool) -> None:
+    payload = b"12345678"
+    answered = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\0\0\x08\x06\0\0\0\0\0" + payload)
+        await reader.readuntil(b"\0\0\x08\x06\x01\0\0\0\0" + payload)
+        answered.set()
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, path=tmp_path / "s"):
+        calls = UnaryCalls(UnixDialer(str(tmp_path / "s")), bulk=bulk)
+        await calls.connection()
+        async with asyncio.timeout(5):
+            await answered.wait()
+        calls.close()
