@@ -58,21 +58,28 @@ class BlobStream:
 
     Raises:
         DigestMismatchError: the registry has another size, or, in place of the end, the whole blob another digest. The digest
-            of a stream that does not begin at the blob's is not verified here.
+            of a stream that does not begin at the blob's, or is not to be verified, is not verified here.
         ImagePullError: it cannot be had.
         RegistryAuthError: the registry refused the credentials.
         ClosedError: it was closed, or has failed before.
     """
 
     def __init__(
-        self, http: RegistryHttp, descriptor: Descriptor, sources: Sequence[BlobSource], *, offset: int, resource: str
+        self,
+        http: RegistryHttp,
+        descriptor: Descriptor,
+        sources: Sequence[BlobSource],
+        *,
+        offset: int,
+        resource: str,
+        verify: bool = True,
     ) -> None:
         self._response: aiohttp.ClientResponse | None = None
         self._http = http
         self._sources = list(sources)
         self._resource = resource
         self._expected = parse_digest(descriptor.digest)
-        self._hash = hashlib.new(self._expected.algorithm) if offset == 0 else None
+        self._hash = hashlib.new(self._expected.algorithm) if verify and offset == 0 else None
         self._skip = 0
         self._parts: list[bytes] = []
         self._closed = self._ended = False

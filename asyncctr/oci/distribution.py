@@ -26,6 +26,7 @@ from asyncctr.oci.manifests import (
     Manifest,
     NoPlatformError,
     choose_image,
+    parse_artifact,
     parse_config,
     parse_object,
 )
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
     from asyncctr.core.images import RegistryAuth
 
-__all__ = ["Distribution", "RemoteImage"]
+__all__ = ["Distribution", "RemoteArtifact", "RemoteImage"]
 
 _TOP_TYPES = INDEX_TYPES | MANIFEST_TYPES
 # Indexes first, for registries that answer with the first that they have.
@@ -76,6 +77,21 @@ class RemoteImage:
     platform: Platform
     manifest: Manifest
     manifest_data: bytes = attrs.field(repr=False)
+    config: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class RemoteArtifact:
+    """An artifact in a registry. All of it has the digest and size that it was said to have.
+
+    Attributes:
+        manifest: its manifest.
+        data: the content of that.
+        config: the content of its configuration.
+    """
+
+    manifest: Manifest
+    data: bytes = attrs.field(repr=False)
     config: bytes = attrs.field(repr=False)
 
 
@@ -198,8 +214,37 @@ class Distribution:
             config=config,
         )
 
-    def blob(self, reference: Reference, descriptor: Descriptor, *, offset: int = 0) -> BlobStream:
+    async def artifact(self, reference: Reference, artifact_type: str) -> RemoteArtifact:
+        """The manifest and configuration of what is no container image but an artifact of a type (manifest.md, "Guidelines").
+
+        Args:
+            reference: a digest wins over a tag; without both the tag is ``latest``.
+            artifact_type: what it must be.
+
+        Raises:
+            ImageNotFoundError: the registry has no such repository or tag.
+            RegistryAuthError: the registry wants credentials, or refused those that there are.
+            DigestMismatchError: something has another digest or size than it should.
+            ImagePullError: it is something else; or the registry cannot be reached, reported something else, or sent something
+                broken.
+        """
+        reference = reference.with_default_tag()
+        top, data = await self._endpoints.first(reference, lambda endpoint: self._get(endpoint, reference))
+        if top.media_type not in MANIFEST_TYPES:
+            raise _broken(
+                reference, f"{top.digest} is an index, not the artifact {artifact_type!r}; name its manifest's digest"
+            )
+        try:
+            manifest = parse_artifact(data, top, artifact_type)
+        except DocumentError as error:
+            raise _broken(reference, str(error)) from error
+        config = await self._document(reference, manifest.config)
+        return RemoteArtifact(manifest=manifest, data=data, config=config)
+
+    def blob(self, reference: Reference, descriptor: Descriptor, *, offset: int = 0, verify: bool = True) -> BlobStream:
         """A blob's content, from an offset on. Nothing is asked before the first chunk is.
+
+        Whoever has it verified elsewhere, such as by what keeps it, sets ``verify`` to ``False``.
 
         Raises:
             InvalidConfigError: the offset is not within the blob, or the descriptor's digest is none.
@@ -216,7 +261,7 @@ class Distribution:
             )
 
         sources = [source(endpoint) for endpoint in self._endpoints.of(reference)]
-        return BlobStream(self._http, descriptor, sources, offset=offset, resource=str(reference))
+        return BlobStream(self._http, descriptor, sources, offset=offset, resource=str(reference), verify=verify)
 
     async def _head(self, endpoint: Endpoint, reference: Reference) -> Descriptor | None:
         """What the headers tell of a reference; ``None`` where they do not tell enough, or tell of an error without its words."""

@@ -33,6 +33,7 @@ __all__ = [
     "NoPlatformError",
     "Reading",
     "choose_image",
+    "parse_artifact",
     "parse_config",
     "parse_descriptors",
     "parse_manifest",
@@ -214,6 +215,19 @@ def parse_manifest(data: bytes, descriptor: Descriptor) -> Manifest:
         layers=parse_descriptors(document, "layers", where),
         annotations=_annotations(document.get("annotations"), where),
     )
+
+
+def parse_artifact(data: bytes, descriptor: Descriptor, artifact_type: str) -> Manifest:
+    """The manifest of an artifact that a descriptor names; its type may be that of its configuration (manifest.md).
+
+    Raises:
+        DocumentError: it is none of schema 2, or of another type.
+    """
+    manifest = parse_manifest(data, descriptor)
+    told = parse_object(data, descriptor.digest).get("artifactType") or manifest.config.media_type
+    if told != artifact_type:
+        raise DocumentError(f"{descriptor.digest} is {str(told)[:100]!r}, not {artifact_type!r}")
+    return manifest
 
 
 def parse_config(data: bytes, manifest: Manifest) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from asyncctr.core.validation import fail
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["mount_layers", "read_file", "stat_directory"]
+__all__ = ["mount_layers", "read_file"]
 
 FIELD = "image"
 
@@ -66,21 +66,6 @@ def read_file(layers: Sequence[str], path: str, *, limit: int = 1 << 20) -> byte
         if stat.S_ISDIR(entry.mode):
             raise fail(FIELD, f"{path} is a directory, not a file")
         return _content(entry, path, limit) if entry.mode else None
-
-
-def stat_directory(layers: Sequence[str], path: str) -> os.stat_result | None:
-    """Mode, owner and group of a directory; ``None`` where there is none.
-
-    Args:
-        layers: as for :func:`read_file`.
-        path: the directory's, inside.
-
-    Raises:
-        InvalidConfigError: it is too far behind links; the field is ``"image"``.
-        OSError: a layer cannot be read.
-    """
-    with _walk(layers, path) as entry:
-        return os.fstat(entry.fd) if stat.S_ISDIR(entry.mode) else None
 
 
 def _walk(layers: Sequence[str], path: str) -> _Entry:

@@ -1,10 +1,13 @@
 """Processes killed in the middle of making, starting and removing a container of containerd: what is left is true, and goes."""
 
+# ruff: noqa: ASYNC110 - files tell nothing when they grow, or when blocks are taken out of them
+
 from __future__ import annotations
 
 import asyncio
 import signal
 import sys
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -61,6 +64,23 @@ async def die(site: ContainerdSite, when: str, path: str, lifetime: str = "owned
     assert process.returncode == -signal.SIGKILL
     return out.decode().strip()
 
+
+WRITER = """
+import asyncio, os, signal, sys
+import asyncctr
+from asyncctr import ContainerConfig, ContainerdConfig
+
+async def main():
+    async with asyncctr.connect(ContainerdConfig(socket_path=sys.argv[1])) as client:
+        script = "while true; do head -c 262144 /dev/zero; usleep 20000; done"
+        config = ContainerConfig("asyncctr.test/busybox:latest", command=("sh", "-c", script), log_limit=1 << 20)
+        container = await client.create(config, detached=True)
+        await container.start()
+        print(container.id, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
 
 POINTS = [
     ("before", "Containers/Create"),
@@ -155,4 +175,30 @@ async def test_a_container_without_a_root_filesystem_says_so(site: ContainerdSit
     with pytest.raises(InvalidStateError, match="no root filesystem"):
         await container.start()
     await container.remove()
+    assert not await site.leftovers()
+
+
+@pytest.mark.parametrize("how", ["opens a client", "reads the log"])
+async def test_the_next_one_keeps_the_log_to_its_limit(site: ContainerdSite, client: asyncctr.Client, how: str) -> None:
+    # Past its own sweep.
+    await asyncio.gather(*client.backend._janitor._tasks, return_exceptions=True)  # type: ignore[attr-defined]
+    words = [sys.executable, "-c", WRITER, str(site.daemon.socket)]
+    process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
+    container_id = asyncctr.ContainerId((await process.communicate())[0].decode().strip())
+    (log,) = site.data.glob(f"*/*/*/containers/{container_id}/stdout")
+
+    def held() -> int:
+        return log.stat().st_blocks * 512
+
+    async with asyncio.timeout(60), AsyncExitStack() as stack:
+        while log.stat().st_size < 4 << 20:
+            await asyncio.sleep(0.02)
+        assert held() > 3 << 20
+        if how == "opens a client":
+            await stack.enter_async_context(asyncctr.connect(site.config))
+        else:
+            await (await client.backend.logs(container_id, tail=1)).aclose()
+        while held() > 2 << 20:
+            await asyncio.sleep(0.02)
+        await client.backend.remove(container_id, force=True)
     assert not await site.leftovers()

@@ -274,8 +274,9 @@ async def test_a_start_that_fails_tells_why_to_everybody(environ: dict[str, str]
     results = await asyncio.gather(*(ensure_private(failing, environ) for _ in range(3)), return_exceptions=True)
     for error in results:
         assert isinstance(error, BackendUnavailableError)
-        assert "it ended with 3 while it started; its log" in str(error)
-        assert str(error).count("no database") >= 1
+        # Whoever only joined may have met several such starts, and has it from the log.
+        assert "it ended with 3 while it started" in str(error)
+        assert "no database" in str(error)
     await all_gone(environ)
     # A state that this containerd cannot read is such a failure.
     private = Path(Places.of(environ).private)

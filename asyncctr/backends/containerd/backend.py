@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from asyncctr.backends.containerd import creating, removing, starting
 from asyncctr.backends.containerd.errors import BACKEND
-from asyncctr.backends.containerd.exits import ExitLostError
 from asyncctr.backends.containerd.facts import EXTENSION, Facts
 from asyncctr.backends.containerd.image import ContainerdImage
 from asyncctr.backends.containerd.inspect import container_info
-from asyncctr.backends.containerd.launch import ContainerdLaunched
 from asyncctr.backends.containerd.probe import health
 from asyncctr.backends.containerd.proto import containers_pb2, snapshots_pb2, tasks_pb2
 from asyncctr.backends.containerd.proto.services import Snapshots, Tasks
@@ -28,11 +26,20 @@ from asyncctr.core.errors import (
 )
 from asyncctr.core.logs import check_log_query
 from asyncctr.core.status import ContainerId, ContainerStatus
-from asyncctr.core.validation import FrozenMap, check_grace, check_token, fail, signal_name, signal_number
-from asyncctr.transport.cleanup import Janitor, persist
+from asyncctr.core.validation import (
+    FrozenMap,
+    check_container_id,
+    check_grace,
+    fail,
+    signal_name,
+    signal_number,
+)
+from asyncctr.transport.cleanup import Janitor
+from asyncctr.transport.launched import LoggedRun, make_whole
 from asyncctr.transport.logfile import follow_files
 from asyncctr.transport.ownership import MANAGED
 from asyncctr.transport.removals import Removals
+from asyncctr.transport.waits import ExitLostError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
@@ -90,36 +97,18 @@ class ContainerdBackend:
         """Make a container; see :meth:`asyncctr.Backend.create`."""
         self.capabilities.refuse(config, backend=BACKEND)
         planned = await creating.plan(self._site, config)
+        await creating.make_volumes(self._site, planned)
         await self._whole(planned.container_id, creating.make(self._site, planned))
         return planned.container_id
 
     async def _whole(self, container_id: ContainerId, work: Coroutine[object, object, T]) -> T:
-        """Do what makes a container to its end, or leave nothing of it.
-
-        A call that is cut short may still be carried out by containerd, so none is: whoever cancels waits until it has answered,
-        and what was made is removed.
-        """
         async with self._changes:
-            task = asyncio.create_task(work)
-            try:
-                return await asyncio.shield(task)
-            except BaseException as error:
-                undoing = self._discard(container_id, after=task)
-                held = await self._janitor.finish(undoing, f"remove {container_id[:12]} after a failed create")
-                if held is not None and not isinstance(error, asyncio.CancelledError):
-                    raise held from error
-                raise
-
-    async def _discard(self, container_id: ContainerId, *, after: asyncio.Task[object] | None = None) -> None:
-        if after is not None:
-            await asyncio.wait({after})
-            if not after.cancelled():
-                after.exception()
-        try:
-            await persist(lambda: self.remove(container_id, force=True))
-        except ContainerNotFoundError:
-            # It came to nothing, or somebody else removed it.
-            pass
+            return await make_whole(
+                work,
+                lambda: self.remove(container_id, force=True),
+                janitor=self._janitor,
+                container_id=container_id,
+            )
 
     async def start(self, container_id: ContainerId) -> None:
         """Start it; see :meth:`asyncctr.Backend.start`."""
@@ -152,15 +141,16 @@ class ContainerdBackend:
         sink: OutputSink,
         *,
         input: bytes | None = None,  # noqa: A002
-    ) -> ContainerdLaunched:
+    ) -> LoggedRun:
         """Create and start; see :meth:`asyncctr.SupportsLaunch.launch`."""
         if input is not None and not config.stdin:
             raise fail("input", "needs a configuration with stdin=True")
         self.capabilities.refuse(config, backend=BACKEND)
         planned = await creating.plan(self._site, config)
+        await creating.make_volumes(self._site, planned)
         return await self._whole(planned.container_id, self._launch(planned, sink, input))
 
-    async def _launch(self, planned: creating.Plan, sink: OutputSink, data: bytes | None) -> ContainerdLaunched:
+    async def _launch(self, planned: creating.Plan, sink: OutputSink, data: bytes | None) -> LoggedRun:
         site, container_id = self._site, planned.container_id
         mounts: Sequence[types_pb2.Mount] = await creating.make(site, planned)
         status: asyncio.Future[ExitStatus] | None = None
@@ -172,7 +162,7 @@ class ContainerdBackend:
                 stdin = site.inputs.open(container_id)
             await starting.start(site, container_id, planned.facts, mounts, planned.runtime.options)
             # Not earlier: without a task there is nothing to wait for, and an exit stays until the task is deleted.
-            status = asyncio.ensure_future(self._ended(container_id))
+            status = asyncio.ensure_future(self._ended(container_id, fresh=True))
             stream = await follow_files(files, exited=lambda: _nothing(status), backend=BACKEND, resource=container_id)
         except BaseException:
             if status is not None:
@@ -182,11 +172,11 @@ class ContainerdBackend:
                 await stdin.aclose()
             raise
         feed = None if stdin is None or data is None else (stdin, data)
-        return ContainerdLaunched(container_id, stream, sink, status, feed)
+        return LoggedRun(container_id, stream, sink, status, feed)
 
-    async def _ended(self, container_id: str) -> ExitStatus:
+    async def _ended(self, container_id: str, *, fresh: bool = False) -> ExitStatus:
         """How it ended, unless the disk that its output goes to is full, on which it would block for ever."""
-        return await self._site.space.guard(self._site.exits.wait(container_id))
+        return await self._site.space.guard(self._site.exits.wait(container_id, fresh=fresh))
 
     async def _over(self, container_id: str) -> None:
         try:
@@ -250,7 +240,7 @@ class ContainerdBackend:
 
     async def remove(self, container_id: ContainerId, *, force: bool = False) -> None:
         """Remove it and all that belongs to it; see :meth:`asyncctr.Backend.remove`."""
-        self._check_id(container_id)
+        check_container_id(container_id)
         await self._removals.remove(container_id, force=force)
 
     async def _remove(self, container_id: str, force: bool) -> None:
@@ -260,7 +250,7 @@ class ContainerdBackend:
 
     async def wait(self, container_id: ContainerId) -> ExitStatus:
         """How it ended; see :meth:`asyncctr.Backend.wait`."""
-        self._check_id(container_id)
+        check_container_id(container_id)
         return await self._ended(container_id)
 
     async def logs(
@@ -281,8 +271,10 @@ class ContainerdBackend:
                 message = f"{field}: containerd's shims write plain output, without times"
                 raise UnsupportedError(message, field=field, backend=BACKEND, resource=container_id)
         facts = Facts.of(await self._ours(container_id))
+        record = self._site.records.of(container_id)
+        removing.keep_log(self._site, record, facts)
         return await follow_files(
-            self._site.records.of(container_id).log_files(tty=facts.tty),
+            record.log_files(tty=facts.tty),
             follow=follow,
             stdout=stdout,
             stderr=stderr,
@@ -317,7 +309,7 @@ class ContainerdBackend:
         )
 
     async def _container(self, container_id: str) -> containers_pb2.Container:
-        self._check_id(container_id)
+        check_container_id(container_id)
         return await self._site.container(container_id)
 
     async def _ours(self, container_id: str) -> containers_pb2.Container:
@@ -341,11 +333,6 @@ class ContainerdBackend:
         except NotFoundError:
             return None
         return answer.process
-
-    def _check_id(self, container_id: str) -> None:
-        check_token("container_id", container_id)
-        if "/" in container_id or container_id in (".", ".."):
-            raise fail("container_id", f"must be an id as create() gave it, not {container_id[:100]!r}")
 
     # --- interactive ---
 
@@ -401,7 +388,7 @@ class ContainerdBackend:
         del force
         await self._site.settle()
         used = {volume for container in await self._site.containers() for volume in Facts.of(container).volumes}
-        await asyncio.to_thread(self._site.volumes.remove, name, used=used)
+        await self._site.volumes.remove(name, used=used)
 
     async def create_network(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from grpclib.const import Cardinality
 
@@ -17,16 +17,17 @@ from asyncctr.core.errors import (
     DigestMismatchError,
     InvalidStateError,
 )
+from asyncctr.transport.cleanup import Janitor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Mapping
-
-    from grpclib.client import Stream
+    from types import TracebackType
 
     from asyncctr.backends.containerd.api import ContainerdApi
     from asyncctr.oci.manifests import Descriptor
+    from asyncctr.transport.duplex import Duplex
 
-    Writing = Stream[content_pb2.WriteContentRequest, content_pb2.WriteContentResponse]
+    Writing = Duplex[content_pb2.WriteContentRequest, content_pb2.WriteContentResponse]
 
 __all__ = ["label_blob", "read_blob", "write_blob"]
 
@@ -36,6 +37,8 @@ _CHUNK: Final = 1 << 20
 # Seconds between looks at a blob that somebody else is writing: no event tells when that is done.
 _LOCKED_PAUSE: Final = 0.1
 _LOCKED: Final = "locked"
+# What the store says of a commit (content/local/writer.go): "unexpected commit digest", "unexpected commit size".
+_OTHER: Final = "unexpected commit"
 
 
 async def read_blob(api: ContainerdApi, digest: str, *, limit: int) -> bytes:
@@ -104,6 +107,9 @@ async def write_blob(
                 await label_blob(api, descriptor.digest, labels)
             return False
         except (BackendUnavailableError, InvalidStateError) as error:
+            if _OTHER in error.message:
+                message = f"{resource}: the blob {descriptor.digest} has another content: {error.message}"
+                raise DigestMismatchError(message, backend=BACKEND, resource=resource, status=error.status) from error
             if _LOCKED not in error.message:
                 raise
             await asyncio.sleep(_LOCKED_PAUSE)
@@ -124,22 +130,24 @@ async def _write(
     request = content_pb2.WriteContentRequest(
         action=content_pb2.STAT, ref=f"asyncctr-{descriptor.digest}", total=descriptor.size, expected=descriptor.digest
     )
-    async with api.stream(Content.Write, Cardinality.STREAM_STREAM, resource=resource, kind="content") as stream:
-        await stream.send_message(request)
+    async with api.duplex(Content.Write, resource=resource, kind="content") as stream:
+        await stream.send(request)
         offset = (await _answer(api, stream)).offset
         open_ = 0
         if offset < descriptor.size:
-            async for data in source(offset):
-                for start in range(0, len(data), _CHUNK):
-                    piece = data[start : start + _CHUNK]
-                    await stream.send_message(
-                        content_pb2.WriteContentRequest(action=content_pb2.WRITE, offset=offset, data=piece)
-                    )
-                    offset += len(piece)
-                    open_ += 1
-                    if open_ >= _WINDOW:
-                        wrote((await _answer(api, stream)).offset)
-                        open_ -= 1
+            async with _Ahead(source(offset)) as chunks:
+                while data := await chunks.next():
+                    for start in range(0, len(data), _CHUNK):
+                        piece = data[start : start + _CHUNK]
+                        async with api.deadline(Content.Write, api.op_timeout):
+                            await stream.send(
+                                content_pb2.WriteContentRequest(action=content_pb2.WRITE, offset=offset, data=piece)
+                            )
+                        offset += len(piece)
+                        open_ += 1
+                        if open_ >= _WINDOW:
+                            wrote((await _answer(api, stream)).offset)
+                            open_ -= 1
         while open_:
             wrote((await _answer(api, stream)).offset)
             open_ -= 1
@@ -153,15 +161,46 @@ async def _write(
             expected=descriptor.digest,
             labels=labels,
         )
-        await stream.send_message(commit, end=True)
+        await stream.send(commit, end=True)
         await _answer(api, stream)
+
+
+class _Ahead:
+    """The chunks of a source, each read while the one before it is written."""
+
+    def __init__(self, source: AsyncIterable[bytes]) -> None:
+        self._chunks = aiter(source)
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> bytes:
+        return await anext(self._chunks, b"")
+
+    async def next(self) -> bytes:
+        """The next one; nothing at the end."""
+        data = await self._reading
+        if data:
+            self._reading = asyncio.create_task(self._read())
+        return data
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._reading.cancel()
+        # Only then is the source nobody's.
+        held = await Janitor.wait_for(self._reading)
+        if not self._reading.cancelled():
+            self._reading.exception()
+        if held is not None:
+            raise held
 
 
 async def _answer(api: ContainerdApi, stream: Writing) -> content_pb2.WriteContentResponse:
     async with api.deadline(Content.Write, api.op_timeout):
-        answer = await stream.recv_message()
+        answer = await stream.receive()
     if answer is None:
-        # Leaving the stream raises what it ended with.
         message = "containerd ended a write of a blob"
         raise AsyncctrError(message, backend=BACKEND)
     return answer

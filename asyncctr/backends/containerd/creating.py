@@ -8,14 +8,13 @@ import os
 import re
 import secrets
 import signal
-from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import attrs
 
 from asyncctr.backends.containerd.errors import BACKEND
 from asyncctr.backends.containerd.facts import EXTENSION, Facts
-from asyncctr.backends.containerd.layers import image_layers, unpack_late
+from asyncctr.backends.containerd.layers import image_mount, unpack_late
 from asyncctr.backends.containerd.proto import containers_pb2, sandbox_pb2, snapshots_pb2
 from asyncctr.backends.containerd.proto.services import Containers, Snapshots, Store
 from asyncctr.backends.containerd.removing import sweep
@@ -25,7 +24,6 @@ from asyncctr.core.config import ContainerdOptions, VolumeMount
 from asyncctr.core.errors import ConflictError, InvalidConfigError, NotFoundError, UnsupportedError
 from asyncctr.core.network import NetworkMode
 from asyncctr.core.status import ContainerId
-from asyncctr.oci.rootfs import stat_directory
 from asyncctr.oci.runtime_spec import process_args, runtime_spec
 from asyncctr.transport.logfile import LogFiles
 from asyncctr.transport.ownership import ownership_labels
@@ -35,12 +33,12 @@ if TYPE_CHECKING:
 
     from asyncctr.backends.containerd.images import StoredImage
     from asyncctr.backends.containerd.proto import types_pb2
-    from asyncctr.backends.containerd.records import Record
     from asyncctr.backends.containerd.site import Runtime, Site
     from asyncctr.core.config import ContainerConfig
     from asyncctr.netns.networks import Place
+    from asyncctr.transport.records import Record
 
-__all__ = ["Plan", "make", "plan"]
+__all__ = ["Plan", "make", "make_volumes", "plan"]
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _SPEC_TYPE: Final = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
@@ -181,7 +179,6 @@ async def make(site: Site, planned: Plan) -> Sequence[types_pb2.Mount]:
         LogFiles.create(record.directory, tty=facts.tty)
         if facts.stdin:
             os.mkfifo(record.stdin, 0o600)
-    await _make_volumes(site, planned)
     container = containers_pb2.Container(
         id=planned.container_id,
         labels=_short_labels(planned.labels),
@@ -205,14 +202,27 @@ async def make(site: Site, planned: Plan) -> Sequence[types_pb2.Mount]:
     container.ClearField("spec")
     while len(site.made) >= _REMEMBERED:
         del site.made[next(iter(site.made))]
-    site.made[planned.container_id] = container
-    if site.version >= SANDBOXES:
-        # Without it, a task whose shim outlives a restart of containerd 2, but ends before that is up again, is forgotten.
-        sandbox = sandbox_pb2.Sandbox(sandbox_id=planned.container_id)
-        sandbox.runtime.name = planned.runtime.name
-        await site.api.call(
-            Store.Create, sandbox_pb2.StoreCreateRequest(sandbox=sandbox), resource=planned.container_id, kind="sandbox"
-        )
+    site.made[planned.container_id] = (container, facts)
+    if site.version < SANDBOXES:
+        return await _prepare(site, planned)
+    # Both to their ends: what is still under way when the first one fails would be made behind the removal.
+    mounts, made = await asyncio.gather(_prepare(site, planned), _make_sandbox(site, planned), return_exceptions=True)
+    for outcome in (mounts, made):
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return cast("Sequence[types_pb2.Mount]", mounts)
+
+
+async def _make_sandbox(site: Site, planned: Plan) -> None:
+    """Without it, a task whose shim outlives a restart of containerd 2, but ends before that is up again, is forgotten."""
+    sandbox = sandbox_pb2.Sandbox(sandbox_id=planned.container_id)
+    sandbox.runtime.name = planned.runtime.name
+    await site.api.call(
+        Store.Create, sandbox_pb2.StoreCreateRequest(sandbox=sandbox), resource=planned.container_id, kind="sandbox"
+    )
+
+
+async def _prepare(site: Site, planned: Plan) -> Sequence[types_pb2.Mount]:
     request = snapshots_pb2.PrepareSnapshotRequest(
         snapshotter=site.snapshotter, key=planned.container_id, parent=planned.image.chain_id
     )
@@ -233,25 +243,23 @@ async def _claim(site: Site, name: str, container_id: str) -> None:
         await asyncio.to_thread(site.records.claim, name, container_id)
 
 
-async def _make_volumes(site: Site, planned: Plan) -> None:
-    """Make those named volumes that are not there, owned as the image has the directory that each is mounted at.
+async def make_volumes(site: Site, planned: Plan) -> None:
+    """Make those named volumes that are not there, and fill those that no container had yet with what the image has in their places.
 
-    So a program that does not run as root can write to its own. What the directory holds is not copied.
+    That may take long, and can be cancelled: a volume is filled whole or not at all.
     """
     new = [
-        volume for volume in planned.config.volumes if volume.is_volume_name and not site.volumes.exists(volume.source)
+        volume
+        for volume in planned.config.volumes
+        if volume.is_volume_name and not site.volumes.is_settled(volume.source)
     ]
     if not new:
         return
-    if site.host.rootless:
-        # Numbers in the image are others out here.
+    async with image_mount(site, planned.image, field="volumes") as mount:
+        mounts = mountable([] if mount is None else [mount], site.mount_with)
+        image = [word for given in mounts for word in (given.type, given.source, *given.options)]
         for volume in new:
-            await asyncio.to_thread(site.volumes.ensure, volume.source)
-        return
-    async with image_layers(site, planned.image, field="volumes") as layers:
-        for volume in new:
-            like = await asyncio.to_thread(stat_directory, layers, volume.destination)
-            await asyncio.to_thread(partial(site.volumes.ensure, volume.source, like=like))
+            await site.volumes.settle(volume.source, volume.destination, image)
 
 
 def _short_labels(labels: dict[str, str]) -> dict[str, str]:

@@ -19,8 +19,8 @@ __all__ = ["delete_task", "end_task"]
 _SHIM_ENDS = (0.02, 0.1, 0.4)
 
 
-async def delete_task(site: Site, container_id: str) -> None:
-    """Delete a task that does not run, if there is one.
+async def delete_task(site: Site, container_id: str) -> bool:
+    """Delete a task that does not run, if there is one; whether there was, and its runtime has cleaned up after it.
 
     Raises:
         InvalidStateError: it runs.
@@ -30,30 +30,29 @@ async def delete_task(site: Site, container_id: str) -> None:
         try:
             await site.api.call(Tasks.Delete, request, resource=container_id, kind="task")
         except NotFoundError:
-            return
+            return False
         except ShimGoneError:
             # Somebody else has just deleted it, which containerd is about to notice.
             if pause is None:
                 raise
             await asyncio.sleep(pause)
         else:
-            return
+            return True
+    return False
 
 
-async def end_task(site: Site, container_id: str) -> None:
-    """Delete a task, if there is one, whatever it does."""
+async def end_task(site: Site, container_id: str) -> bool:
+    """Delete a task, if there is one, whatever it does; whether there was, as :func:`delete_task` tells."""
     try:
-        await delete_task(site, container_id)
+        return await delete_task(site, container_id)
     except InvalidStateError:
         # It runs.
         pass
-    else:
-        return
     ended = asyncio.ensure_future(site.exits.of_task(container_id, site.records.of(container_id)))
     try:
         await _kill_task(site, container_id)
         await asyncio.wait({ended}, timeout=site.api.op_timeout)
-        await delete_task(site, container_id)
+        return await delete_task(site, container_id)
     finally:
         ended.cancel()
         await asyncio.gather(ended, return_exceptions=True)

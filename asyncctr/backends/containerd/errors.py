@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import re
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from grpclib.const import Status
 
@@ -24,9 +22,10 @@ from asyncctr.core.errors import (
     StartError,
     UnsupportedError,
 )
+from asyncctr.transport import hostfiles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from typing import NoReturn
 
     from grpclib.exceptions import GRPCError
@@ -53,8 +52,6 @@ _SHIM_GONE = re.compile(
 class ShimGoneError(ConnectionLostError):
     """The shim of a task has ended, or is about to, and containerd does not know it yet."""
 
-
-_EXHAUSTED_ERRNOS: Final = frozenset({errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC})
 
 _KINDS: dict[str, type[NotFoundError]] = {"container": ContainerNotFoundError, "image": ImageNotFoundError}
 
@@ -108,20 +105,6 @@ def raise_for_start(error: AsyncctrError) -> NoReturn:
     raise StartError(text, backend=BACKEND, resource=error.resource, status=error.status) from error
 
 
-@contextmanager
-def host_files(what: str, resource: str) -> Iterator[None]:
-    """Failures of this host's own files, as errors of the tree.
-
-    Args:
-        what: they are, for the message.
-        resource: whose.
-    """
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, AsyncctrError):
-            raise
-        hint = "; raise the limit of open files (ulimit -n)" if error.errno == errno.EMFILE else ""
-        message = f"{what} cannot be used: {error.strerror or error}{hint}"
-        kind = ResourceExhaustedError if error.errno in _EXHAUSTED_ERRNOS else BackendUnavailableError
-        raise kind(message, backend=BACKEND, resource=resource, status=error.errno) from error
+def host_files(what: str, resource: str) -> AbstractContextManager[None]:
+    """Failures of this host's own files, as errors of the tree; see :func:`asyncctr.transport.hostfiles.host_files`."""
+    return hostfiles.host_files(what, resource, backend=BACKEND)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import os
 from typing import TYPE_CHECKING
 
@@ -12,21 +11,18 @@ from asyncctr.backends.containerd.cgroups import oom_killed
 from asyncctr.backends.containerd.errors import BACKEND, ShimGoneError
 from asyncctr.backends.containerd.proto import containers_pb2, tasks_pb2
 from asyncctr.backends.containerd.proto.services import Containers, Tasks
-from asyncctr.core.errors import ClosedError, InvalidStateError, NotFoundError
+from asyncctr.core.errors import InvalidStateError, NotFoundError
 from asyncctr.core.status import ExitStatus
+from asyncctr.transport.waits import ExitLostError, SharedWaits
 
 if TYPE_CHECKING:
     from asyncctr.backends.containerd.api import ContainerdApi
-    from asyncctr.backends.containerd.records import Record, Records
+    from asyncctr.transport.records import Record, Records
 
-__all__ = ["ExitLostError", "Exits"]
+__all__ = ["Exits"]
 
 # Seconds between looks for what containerd makes of a shim that was killed.
 _SHIM_ENDS = (0.02, 0.1, 0.5, 2.0)
-
-
-class ExitLostError(InvalidStateError):
-    """It has ended for certain, and nobody knows how."""
 
 
 class Exits:
@@ -44,50 +40,17 @@ class Exits:
         self._records = records
         self._reports_oom = reports_oom
         self._kept = kept
-        # The wait for each container, and how many wait for that.
-        self._waits: dict[str, tuple[asyncio.Task[ExitStatus], list[int]]] = {}
+        self._waits = SharedWaits(self._watch, backend=BACKEND)
 
-    async def wait(self, container_id: str) -> ExitStatus:
-        """How a container ended; see :meth:`asyncctr.Backend.wait`."""
+    async def wait(self, container_id: str, *, fresh: bool = False) -> ExitStatus:
+        """How a container ended; see :meth:`asyncctr.Backend.wait`. One that is ``fresh`` has just been started, and is still there."""
         record = self._records.of(container_id)
-        if status := record.read().exit:
+        if not fresh and (status := record.read().exit):
             return status
-        return await self._shared(container_id, record)
+        return await self._waits.wait(container_id)
 
-    async def _shared(self, container_id: str, record: Record) -> ExitStatus:
-        known = self._waits.get(container_id)
-        if known is None:
-            task = asyncio.create_task(self._watch(container_id, record), name=f"asyncctr wait: {container_id[:12]}")
-            known = self._waits[container_id] = (task, [0])
-            task.add_done_callback(lambda task: self._forget(container_id, task))
-        task, waiters = known
-        waiters[0] += 1
-        try:
-            # Not the task itself: a cancelled waiter would cancel it for the others.
-            await asyncio.wait((task,))
-        finally:
-            waiters[0] -= 1
-            if not waiters[0] and not task.done():
-                self._forget(container_id, task)
-                task.cancel()
-        if task.cancelled():
-            message = f"the backend was closed while container {container_id[:12]} was waited for"
-            raise ClosedError(message, backend=BACKEND, resource=container_id)
-        error = task.exception()
-        if error is not None:
-            # Each waiter raises one of its own, so that tracebacks do not grow together.
-            raise copy.copy(error) from error.__cause__
-        return task.result()
-
-    def _forget(self, container_id: str, task: asyncio.Task[ExitStatus]) -> None:
-        known = self._waits.get(container_id)
-        if known is not None and known[0] is task:
-            del self._waits[container_id]
-        if task.done() and not task.cancelled():
-            # Its waiters may have gone; what it raised is nobody's then.
-            task.exception()
-
-    async def _watch(self, container_id: str, record: Record) -> ExitStatus:
+    async def _watch(self, container_id: str) -> ExitStatus:
+        record = self._records.of(container_id)
         looks = iter(_SHIM_ENDS)
         while True:
             try:
@@ -183,8 +146,4 @@ class Exits:
 
     async def aclose(self) -> None:
         """End what still waits."""
-        tasks = [task for task, _ in self._waits.values()]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._waits.aclose()

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
 from asyncctr.backends.containerd.api import any_of
-from asyncctr.core.network import NetworkConfig, PortMapping
-from asyncctr.core.resources import ResourceLimits
+from asyncctr.transport import facts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from google.protobuf.any_pb2 import Any as AnyMessage
 
     from asyncctr.backends.containerd.proto import containers_pb2
@@ -28,45 +23,13 @@ EXTENSION = "dev.asyncctr.container"
 """The extension's key, and its type: JSON."""
 
 
-def _texts(value: Iterable[str]) -> tuple[str, ...]:
-    return tuple(value)
-
-
 @attrs.frozen(kw_only=True)
-class Facts:
-    """The part of a configuration that is needed after the create, by this process or another one.
-
-    Attributes:
-        name: unique in the namespace; empty for none.
-        image: as the configuration names it.
-        hostname: as seen inside.
-        tty: whether it has a terminal.
-        stdin: whether its standard input is kept open.
-        stop_signal: its number.
-        log_limit: bytes of output kept.
-        resources: its limits.
-        network: how it is connected.
-        extra_hosts: for its hosts file.
-        volumes: names of the volumes that it has mounted.
-        labels: the user's and ours; containerd forgets those that are empty.
-    """
-
-    name: str = ""
-    image: str = ""
-    hostname: str = ""
-    tty: bool = False
-    stdin: bool = False
-    stop_signal: int = 15
-    log_limit: int = 0
-    resources: ResourceLimits = attrs.field(factory=ResourceLimits)
-    network: NetworkConfig = attrs.field(factory=NetworkConfig)
-    extra_hosts: Mapping[str, str] = attrs.field(factory=dict)
-    volumes: tuple[str, ...] = attrs.field(default=(), converter=_texts)
-    labels: Mapping[str, str] = attrs.field(factory=dict)
+class Facts(facts.Facts):
+    """As for every backend. The labels are here, too, for containerd forgets those that are empty."""
 
     def to_any(self) -> AnyMessage:
         """As an extension."""
-        return any_of(EXTENSION, json.dumps(attrs.asdict(self, value_serializer=_plain)).encode())
+        return any_of(EXTENSION, self.to_json())
 
     @classmethod
     def of(cls, container: containers_pb2.Container) -> Facts:
@@ -75,43 +38,8 @@ class Facts:
         if EXTENSION not in container.extensions:
             return foreign
         try:
-            document = json.loads(container.extensions[EXTENSION].value)
-            return cls(
-                **{
-                    **_known(cls, document),
-                    "resources": ResourceLimits(**_known(ResourceLimits, document["resources"])),
-                    "network": _network(document["network"]),
-                }
-            )
+            return cls.from_json(container.extensions[EXTENSION].value)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             # One that cannot be read is no reason to show none of them.
             logger.warning("what is kept of container %s cannot be read: %s", container.id[:12], error)
             return foreign
-
-
-def _known(cls: type[attrs.AttrsInstance], document: dict[str, Any]) -> dict[str, Any]:
-    """The fields that there are here: a newer version of this package may have written more."""
-    names = attrs.fields_dict(cls)
-    return {name: value for name, value in document.items() if name in names}
-
-
-def _plain(_: object, __: object, value: object) -> object:
-    return dict(value) if isinstance(value, Mapping) else value
-
-
-def _network(document: dict[str, Any]) -> NetworkConfig:
-    addresses = document["ip_config"]
-    if addresses is not None:
-        from asyncctr.core.network import IPConfig, IPv4Config, IPv6Config  # noqa: PLC0415  # seldom used
-
-        addresses = IPConfig(
-            ipv4=IPv4Config(**addresses["ipv4"]) if addresses["ipv4"] else None,
-            ipv6=IPv6Config(**addresses["ipv6"]) if addresses["ipv6"] else None,
-        )
-    return NetworkConfig(
-        **{
-            **_known(NetworkConfig, document),
-            "port_mappings": [PortMapping(**_known(PortMapping, port)) for port in document["port_mappings"]],
-            "ip_config": addresses,
-        }
-    )

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final
 from asyncctr.backends.containerd.daemon.endpoint import BACKEND, Endpoint, Rootless
 from asyncctr.backends.containerd.daemon.launching import check_rootless_mode
 from asyncctr.backends.containerd.daemon.lease import Lease, ensure_private, join_private
-from asyncctr.backends.containerd.daemon.places import Places, home, runtime_directory
+from asyncctr.backends.containerd.daemon.places import Places
 from asyncctr.backends.containerd.daemon.programs import install, look_for
 from asyncctr.core.errors import BackendUnavailableError
+from asyncctr.transport.places import home, runtime_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,14 +42,17 @@ class NoneRunsError(BackendUnavailableError):
 async def acquire(config: ContainerdConfig, environ: Mapping[str, str] = os.environ) -> Lease:
     """A lease of the containerd that a configuration asks for.
 
-    The one at ``socket_path``; else the one that :func:`find` finds; else the private one, if it runs, or if ``auto_start`` has
-    it started. A lease of one that is not private costs nothing and holds nothing.
+    The one at ``socket_path``; else, without ``private``, the one that :func:`find` finds; else the private one, if it runs, or if
+    ``auto_start`` has it started. A lease of one that is not private costs nothing and holds nothing.
 
     Raises:
         BackendUnavailableError: there is none, and none was or could be started; the message says what was tried.
         ConflictError: the private one runs another program than ``containerd_path``, and others use it.
         InvalidConfigError, UnsupportedError: ``rootless_mode`` does not fit this user.
     """
+    if config.private:
+        check_rootless_mode(config)
+        return await acquire_private(config, environ)
     try:
         return Lease(await find(config, environ))
     except BackendUnavailableError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import attrs
@@ -50,6 +51,7 @@ class StoredImage:
         return chain[-1] if chain else ""
 
 
+@functools.lru_cache(maxsize=256)
 def canonical(name: str) -> str:
     """The name under which containerd keeps an image: written out in full, with its tag or digest."""
     return str(Reference.parse(name).with_default_tag())

@@ -15,13 +15,14 @@ from asyncctr.core.errors import NotFoundError, UnsupportedError
 from asyncctr.oci.rootfs import mount_layers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from asyncctr.backends.containerd.api import ContainerdApi
     from asyncctr.backends.containerd.images import StoredImage
+    from asyncctr.backends.containerd.proto import types_pb2
     from asyncctr.backends.containerd.site import Site
 
-__all__ = ["image_layers", "remove_snapshot", "unpack_late"]
+__all__ = ["image_layers", "image_mount", "remove_snapshot", "unpack_late"]
 
 
 @asynccontextmanager
@@ -31,27 +32,48 @@ async def image_layers(site: Site, image: StoredImage, *, field: str) -> AsyncIt
     Raises:
         UnsupportedError: the snapshotter keeps them in another form; ``field`` is what they are needed for.
     """
+    async with image_mount(site, image, field=field) as mount:
+        layers = () if mount is None else mount_layers(mount.type, mount.source, mount.options)
+        if mount is not None and not layers:
+            raise _closed(site, image, field)
+        yield layers
+
+
+@asynccontextmanager
+async def image_mount(site: Site, image: StoredImage, *, field: str) -> AsyncIterator[types_pb2.Mount | None]:
+    """How the root filesystem is mounted to look into it; ``None`` for an image without layers. It can be for as long as this lasts.
+
+    Raises:
+        UnsupportedError: it takes more than one mount; ``field`` is what it is needed for.
+    """
     if not image.chain_id:
-        yield ()
+        yield None
         return
     # Nothing else refers to the view.
     async with lease(site) as api:
         key = f"asyncctr-look-{secrets.token_hex(8)}"
-        request = snapshots_pb2.ViewSnapshotRequest(snapshotter=site.snapshotter, key=key, parent=image.chain_id)
         try:
-            view = await api.call(Snapshots.View, request, resource=image.name, kind="snapshot")
-        except NotFoundError:
-            await unpack_late(site, image)
-            view = await api.call(Snapshots.View, request, resource=image.name, kind="snapshot")
-        try:
-            mount = view.mounts[0] if len(view.mounts) == 1 else None
-            layers = () if mount is None else mount_layers(mount.type, mount.source, mount.options)
-            if not layers:
-                message = f"{field}: the snapshotter {site.snapshotter!r} keeps images in a form that they cannot be looked into"
-                raise UnsupportedError(message, field=field, backend=BACKEND, resource=image.name)
-            yield layers
+            mounts = await site.janitor.unbroken(_view(site, api, image, key), f"look into {image.name}")
+            if len(mounts) != 1:
+                raise _closed(site, image, field)
+            yield mounts[0]
         finally:
             await remove_snapshot(api, site.snapshotter, key)
+
+
+async def _view(site: Site, api: ContainerdApi, image: StoredImage, key: str) -> Sequence[types_pb2.Mount]:
+    request = snapshots_pb2.ViewSnapshotRequest(snapshotter=site.snapshotter, key=key, parent=image.chain_id)
+    try:
+        view = await api.call(Snapshots.View, request, resource=image.name, kind="snapshot")
+    except NotFoundError:
+        await unpack_late(site, image)
+        view = await api.call(Snapshots.View, request, resource=image.name, kind="snapshot")
+    return view.mounts
+
+
+def _closed(site: Site, image: StoredImage, field: str) -> UnsupportedError:
+    message = f"{field}: the snapshotter {site.snapshotter!r} keeps images in a form that they cannot be looked into"
+    return UnsupportedError(message, field=field, backend=BACKEND, resource=image.name)
 
 
 async def unpack_late(site: Site, image: StoredImage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ from asyncctr.backends.containerd.held import Held
 from asyncctr.backends.containerd.images import ImageStore
 from asyncctr.backends.containerd.proto import introspection_pb2
 from asyncctr.backends.containerd.proto.services import Introspection, Version
-from asyncctr.backends.containerd.records import Records
+from asyncctr.backends.containerd.reaching import runner_for
 from asyncctr.backends.containerd.removing import sweep
 from asyncctr.backends.containerd.site import Site
 from asyncctr.backends.containerd.stdin import Inputs
@@ -31,10 +32,10 @@ from asyncctr.core.capabilities import BackendCapabilities
 from asyncctr.core.errors import BackendUnavailableError, InvalidConfigError
 from asyncctr.netns.forwarding import Forwarder
 from asyncctr.netns.networks import Networks
-from asyncctr.netns.runner import HOST, Runner
 from asyncctr.oci.host import Host
 from asyncctr.transport.cleanup import Janitor
 from asyncctr.transport.logspace import LogKeeper, SpaceWatch
+from asyncctr.transport.records import Records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,14 +104,12 @@ async def _site(config: ContainerdConfig, api: ContainerdApi, endpoint: Endpoint
     rootless = endpoint.rootless
     groups = cgroup_version()
     host = Host.detect(cgroup_parent="" if rootless is not None or not groups else "/", rootless=rootless is not None)
-    runner, forwarder = HOST, None
-    if rootless is not None:
-        runner = Runner(_ways_in(rootless.child_pid), f"{rootless.state_dir}/child_pid")
-        forwarder = Forwarder(rootless.api_socket)
+    runner = await asyncio.to_thread(runner_for, endpoint, directory)
+    forwarder = None if rootless is None else Forwarder(rootless.api_socket)
     networks = Networks(
         directory / "network", runner=runner, forwarder=forwarder, cleanup_timeout=config.cleanup_timeout
     )
-    records = Records(directory)
+    records = Records(directory, BACKEND)
     records.open()
     kept_exits = f"{endpoint.exits_dir}/{config.namespace}" if endpoint.exits_dir else ""
     snapshotter = _snapshotter(plugins)
@@ -138,19 +137,11 @@ async def _site(config: ContainerdConfig, api: ContainerdApi, endpoint: Endpoint
         exits=exits,
         inputs=Inputs(api, records, exits),
         networks=networks,
-        volumes=VolumeStore(directory / "volumes", backend=BACKEND),
+        volumes=VolumeStore(directory / "volumes", runner=runner, backend=BACKEND),
         janitor=Janitor(config.cleanup_timeout, background=_BACKGROUND * config.cleanup_timeout),
         keeper=LogKeeper(),
         space=SpaceWatch(directory, backend=BACKEND),
     )
-
-
-def _ways_in(pid: int) -> tuple[str, ...]:
-    """How nsenter gets to where the daemon is."""
-    ways = ("-U", "--preserve-credentials", "-m", "-n")
-    # What is mounted from /proc there has to be of a pid namespace that rootlesskit made (--pidns); ours nobody may enter again.
-    own = os.readlink(f"/proc/{pid}/ns/pid") != os.readlink("/proc/self/ns/pid")  # noqa: PTH115  # no paths, names
-    return (*ways, "-p") if own else ways
 
 
 def _version(text: str) -> tuple[int, int]:

@@ -20,11 +20,11 @@ from asyncctr.core.errors import AsyncctrError, ContainerNotFoundError, InvalidS
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from asyncctr.backends.containerd.records import Record
     from asyncctr.backends.containerd.site import Site
     from asyncctr.transport.grpc import Method
+    from asyncctr.transport.records import Record
 
-__all__ = ["remove", "sweep"]
+__all__ = ["keep_log", "remove", "sweep"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +47,13 @@ async def remove(site: Site, container_id: str, *, force: bool) -> None:
 
 async def _remove(site: Site, container_id: str, *, force: bool) -> None:
     record = site.records.of(container_id)
-    container = site.made.pop(container_id, None)
-    if container is None or not record.exists:
+    container: containers_pb2.Container | None
+    made = site.made.pop(container_id, None)
+    if made is not None and record.exists:
+        container, facts = made
+    else:
         container = await _container(site, container_id)
+        facts = Facts() if container is None else Facts.of(container)
     if container is None and not record.exists:
         message = f"there is no container {container_id[:12]}"
         raise ContainerNotFoundError(message, backend=BACKEND, resource=container_id)
@@ -57,19 +61,16 @@ async def _remove(site: Site, container_id: str, *, force: bool) -> None:
         lock = await record.lock(site.api.op_timeout)
     except ContainerNotFoundError:
         # Somebody else made it, or just removed it.
-        await _remove_all(site, container_id, container, force=force)
+        await _remove_all(site, container_id, container, facts, force=force)
         return
     with lock:
-        await _remove_all(site, container_id, container, force=force)
+        await _remove_all(site, container_id, container, facts, force=force)
 
 
 async def _remove_all(
-    site: Site, container_id: str, container: containers_pb2.Container | None, *, force: bool
+    site: Site, container_id: str, container: containers_pb2.Container | None, facts: Facts, *, force: bool
 ) -> None:
-    if force:
-        await end_task(site, container_id)
-    else:
-        await _delete_task(site, container_id)
+    ended = await end_task(site, container_id) if force else await _delete_task(site, container_id)
     # Both to their ends, whatever becomes of the other.
     done = await asyncio.gather(
         site.networks.detach(container_id), _remove_container(site, container_id, container), return_exceptions=True
@@ -77,28 +78,29 @@ async def _remove_all(
     for failure in done:
         if failure is not None:
             raise failure
-    await _remove_record(site, container_id, Facts() if container is None else Facts.of(container))
+    await _remove_record(site, container_id, facts, cgroups=not ended)
 
 
-async def _delete_task(site: Site, container_id: str) -> None:
+async def _delete_task(site: Site, container_id: str) -> bool:
     try:
-        await delete_task(site, container_id)
+        return await delete_task(site, container_id)
     except InvalidStateError as error:
         message = f"container {container_id[:12]} is running: stop it, or remove it with force"
         raise InvalidStateError(message, backend=BACKEND, resource=container_id, status=error.status) from error
 
 
-async def _remove_record(site: Site, container_id: str, facts: Facts) -> None:
+async def _remove_record(site: Site, container_id: str, facts: Facts, *, cgroups: bool) -> None:
     record = site.records.of(container_id)
     if facts.name:
         site.records.release(facts.name, container_id)
     site.keeper.unregister(record.log_files(tty=facts.tty))
     site.exits.forget(container_id)
-    await asyncio.to_thread(_remove_files, record)
+    await asyncio.to_thread(_remove_files, record, cgroups=cgroups)
 
 
-def _remove_files(record: Record) -> None:
-    remove_cgroups(record.container_id)
+def _remove_files(record: Record, *, cgroups: bool) -> None:
+    if cgroups:
+        remove_cgroups(record.container_id)
     record.remove()
 
 
@@ -118,15 +120,26 @@ async def sweep(site: Site) -> None:
             await site.networks.detach(container_id)
     await sweep_leases(site)
     await asyncio.to_thread(site.records.release_all)
-    await asyncio.to_thread(site.volumes.sweep)
+    await site.volumes.sweep()
 
 
 async def _sweep_record(site: Site, record: Record) -> None:
     with await record.lock(site.api.op_timeout):
         # Asked after its maker was seen to have ended: it makes no container any more.
-        if await _container(site, record.container_id) is None:
-            await _remove_all(site, record.container_id, None, force=True)
+        container = await _container(site, record.container_id)
+        if container is None:
+            await _remove_all(site, record.container_id, None, Facts(), force=True)
             logger.info("swept what was left of container %s", record.container_id[:12])
+        else:
+            # Who started it kept its log to the limit until now.
+            keep_log(site, record, Facts.of(container))
+
+
+def keep_log(site: Site, record: Record, facts: Facts) -> None:
+    """Keep the log of a container to its limit, if it may still run."""
+    known = record.read()
+    if facts.log_limit and known.started_at is not None and known.exit is None:
+        site.keeper.register(record.log_files(tty=facts.tty), facts.log_limit)
 
 
 async def _container(site: Site, container_id: str) -> containers_pb2.Container | None:

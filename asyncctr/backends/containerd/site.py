@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from asyncctr.backends.containerd.api import ContainerdApi
     from asyncctr.backends.containerd.exits import Exits
+    from asyncctr.backends.containerd.facts import Facts
     from asyncctr.backends.containerd.images import ImageStore
-    from asyncctr.backends.containerd.records import Records
     from asyncctr.backends.containerd.stdin import Inputs
     from asyncctr.backends.containerd.unpack import Unpacker
     from asyncctr.backends.containerd.users import Users
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from asyncctr.oci.host import Host
     from asyncctr.transport.cleanup import Janitor
     from asyncctr.transport.logspace import LogKeeper, SpaceWatch
+    from asyncctr.transport.records import Records
 
 __all__ = ["SANDBOXES", "Runtime", "Site", "runtime_named"]
 
@@ -138,7 +139,7 @@ class Site:
     networks: Networks
     volumes: VolumeStore
     janitor: Janitor
-    made: dict[str, containers_pb2.Container] = attrs.field(factory=dict)
+    made: dict[str, tuple[containers_pb2.Container, Facts]] = attrs.field(factory=dict)
     leaving: dict[str, asyncio.Event] = attrs.field(factory=dict)
     keeper: LogKeeper
     space: SpaceWatch

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from asyncctr.backends.containerd.facts import Facts
     from asyncctr.backends.containerd.proto import types_pb2
-    from asyncctr.backends.containerd.records import Record
     from asyncctr.backends.containerd.site import Site
+    from asyncctr.transport.records import Record
 
 __all__ = ["start"]
 

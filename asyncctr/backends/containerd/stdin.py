@@ -20,8 +20,8 @@ from asyncctr.core.errors import (
 if TYPE_CHECKING:
     from asyncctr.backends.containerd.api import ContainerdApi
     from asyncctr.backends.containerd.exits import Exits
-    from asyncctr.backends.containerd.records import Record, Records
     from asyncctr.core.status import ExitStatus
+    from asyncctr.transport.records import Record, Records
 
 __all__ = ["ContainerdStdin", "Inputs"]
 

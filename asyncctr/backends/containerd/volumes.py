@@ -1,147 +1,115 @@
-"""Named volumes: directories with labels, kept when containers go."""
+"""Named volumes: directories on the daemon's host, kept when containers go, and filled for the first of them."""
 
 from __future__ import annotations
 
-import json
+import asyncio
+import errno
 import os
-import secrets
-import shutil
-import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from asyncctr.backends.containerd.daemon.programs import interpreter
 from asyncctr.backends.containerd.errors import host_files
-from asyncctr.core.backend import Volume
-from asyncctr.core.errors import ConflictError, NotFoundError
-from asyncctr.core.validation import FrozenMap, check_object_name
-from asyncctr.transport.ownership import Owner
+from asyncctr.core.errors import ConflictError
+from asyncctr.transport import volumes
+from asyncctr.transport.filelock import FileLock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Sequence
+
+    from asyncctr.netns.runner import Runner
 
 __all__ = ["VolumeStore"]
 
-_DATA = "_data"
-_LABELS = "labels.json"
+_DATA: Final = "_data"
+_UNSETTLED: Final = "unsettled"
+"""There until the first container was to have the volume, and what its image has there was copied."""
+_FILLING: Final = Path(__file__).with_name("filling.py")
 
 
-class VolumeStore:
-    """The volumes of one containerd namespace. All of it blocks on the disk; removing one may take long.
+class VolumeStore(volumes.VolumeStore):
+    """The volumes of one containerd namespace.
 
     Args:
         directory: which no other namespace or daemon uses.
+        runner: runs programs where the owners of files are what they are in containers.
         backend: for errors.
     """
 
-    def __init__(self, directory: Path, *, backend: str) -> None:
-        self._directory = directory
-        self._backend = backend
+    def __init__(self, directory: Path, *, runner: Runner, backend: str) -> None:
+        super().__init__(directory, backend=backend)
+        self._runner = runner
 
     def path(self, name: str) -> str:
         """Where a volume's data is, whether or not there is one."""
-        return str(self._directory / check_object_name("source", name) / _DATA)
+        return str(self._place(name) / _DATA)
 
-    def exists(self, name: str) -> bool:
-        """Whether there is a volume of that name."""
-        return os.path.isdir(self.path(name))  # noqa: PTH112  # one look
+    def is_settled(self, name: str) -> bool:
+        """Whether there is a volume of that name that a container had."""
+        data = self.path(name)
+        return os.path.isdir(data) and not os.path.exists(f"{os.path.dirname(data)}/{_UNSETTLED}")  # noqa: PTH110, PTH112, PTH120
 
-    def ensure(self, name: str, *, like: os.stat_result | None = None) -> None:
-        """Make a volume, unless there is one of that name.
+    async def settle(self, name: str, path: str, image: Sequence[str]) -> None:
+        """Make a volume where there is none of that name, and fill it for its first container; of several at once, one does.
+
+        Cancelled or killed, it is filled by the next one.
 
         Args:
             name: its name.
-            like: whose owner, group and mode the new one's root is to have.
-        """
-        try:
-            self.create(name, {}, like=like)
-        except ConflictError:
-            # Made with labels, which a mount does not speak of.
-            pass
-
-    def create(self, name: str, labels: Mapping[str, str], *, like: os.stat_result | None = None) -> Volume:
-        """Make a volume; one that is there with the same labels is returned.
+            path: where it is to be mounted: it gets what the image has there, and owner and mode of that.
+            image: how that is mounted, as type, source and options; empty for one that has nothing.
 
         Raises:
-            ConflictError: there is one with other labels.
             ResourceExhaustedError: the disk is full, or no descriptor is left.
         """
-        directory = self._directory / check_object_name("name", name)
-        new = self._new()
+        directory = self._place(name)
         with host_files(f"the volume {name!r}", name):
-            self._directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+            while not self.is_settled(name):
+                try:
+                    await asyncio.to_thread(self.create, name, {})
+                except ConflictError:
+                    # Made with labels, which a mount does not speak of.
+                    pass
+                try:
+                    with await FileLock.take(directory) as lock:
+                        # It may have been removed, and made again, before or meanwhile.
+                        if not self.is_settled(name) and os.path.samestat(os.fstat(lock.fileno()), directory.stat()):
+                            await self._fill(directory, path, image, lock)
+                except FileNotFoundError:
+                    if directory.exists():
+                        raise
+
+    async def _fill(self, directory: Path, path: str, image: Sequence[str], lock: FileLock) -> None:
+        data = directory / _DATA
+        # There is something where this was done, but not noted.
+        if image and not await asyncio.to_thread(os.listdir, data):
+            new = self._new()
             try:
-                data = new / _DATA
-                data.mkdir(parents=True)
-                if like is not None:
-                    # The owner first, which takes bits of the mode away.
-                    os.chown(data, like.st_uid, like.st_gid)
-                    data.chmod(stat.S_IMODE(like.st_mode))
-                (new / _LABELS).write_text(json.dumps(dict(labels)), encoding="utf-8")
-                # There whole, or not at all.
-                new.rename(directory)
-            except OSError:
-                shutil.rmtree(new, ignore_errors=True)
-                found = self._read(directory)
-                if found is None:
-                    raise
-                if dict(found.labels) != dict(labels):
-                    message = f"there is a volume {name!r} with other labels"
-                    raise ConflictError(message, backend=self._backend, resource=name) from None
-                return found
-        return Volume(name=name, labels=FrozenMap(labels))
+                new.mkdir()
+                await self._copy(path, image, new, lock)
+                # Over the empty one, which nobody has mounted yet.
+                (new / _DATA).replace(data)
+            finally:
+                await self._discard(new)
+        (directory / _UNSETTLED).unlink()
 
-    def _new(self) -> Path:
-        """A name that no volume has, and nobody else at the same time; with who uses it, so that it can be removed when that is gone."""
-        owner = str(Owner.current()).replace("/", "_")
-        return self._directory / f".{owner}.{secrets.token_hex(8)}"
+    async def _copy(self, path: str, image: Sequence[str], new: Path, lock: FileLock) -> None:
+        places = (new / _DATA, new / "image")
+        for made in places:
+            made.mkdir()
+        words = [interpreter(), "-I", "-S", str(_FILLING), *map(str, places), path, *image]
+        # It goes on holding the lock when this process is killed.
+        done = await self._runner.run(*words, timeout=None, pass_fds=[lock.fileno()])
+        if done.returncode:
+            number, _, reason = done.words.partition(" ")
+            raise OSError(int(number), reason) if number.isdecimal() else OSError(errno.EIO, done.words)
 
-    def sweep(self) -> None:
-        """Remove what processes left that were killed while they made or removed a volume."""
-        try:
-            names = [entry.name for entry in os.scandir(self._directory) if entry.name.startswith(".")]
-        except FileNotFoundError:
-            return
-        for name in names:
-            owner = Owner.parse(name[1:].rpartition(".")[0].replace("_", "/"))
-            if owner is not None and owner.has_ended:
-                shutil.rmtree(self._directory / name, ignore_errors=True)
+    def _furnish(self, new: Path, name: str) -> None:
+        del name
+        (new / _DATA).mkdir()
+        (new / _UNSETTLED).touch()
 
-    def list(self, labels: Mapping[str, str]) -> Sequence[Volume]:
-        """The volumes that have all the labels, by name."""
-        try:
-            names = sorted(entry.name for entry in os.scandir(self._directory) if not entry.name.startswith("."))
-        except FileNotFoundError:
-            return ()
-        found = (self._read(self._directory / name) for name in names)
-        return tuple(volume for volume in found if volume and labels.items() <= volume.labels.items())
-
-    def remove(self, name: str, *, used: Iterable[str]) -> None:
-        """Remove a volume and its data.
-
-        Args:
-            name: which.
-            used: the names of volumes that containers have mounted.
-
-        Raises:
-            ConflictError: a container uses it.
-            NotFoundError: there is none.
-        """
-        directory = self._directory / check_object_name("name", name)
-        if name in used:
-            message = f"the volume {name!r} is in use: remove the containers that have it first"
-            raise ConflictError(message, backend=self._backend, resource=name)
-        gone = self._new()
-        with host_files(f"the volume {name!r}", name):
-            try:
-                directory.rename(gone)
-            except FileNotFoundError as error:
-                message = f"there is no volume {name!r}"
-                raise NotFoundError(message, backend=self._backend, resource=name) from error
-            shutil.rmtree(gone)
-
-    def _read(self, directory: Path) -> Volume | None:
-        try:
-            labels = json.loads((directory / _LABELS).read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return Volume(name=directory.name, labels=FrozenMap(labels))
+    async def _discard(self, directory: Path) -> str:
+        # In the daemon's namespaces: without root, what is in it may belong to other ids of this user's.
+        done = await self._runner.run("rm", "-rf", "--", str(directory), timeout=None)
+        return (done.words or "rm failed") if done.returncode else ""

@@ -31,7 +31,7 @@ from asyncctr.oci.distribution import Distribution
 from asyncctr.oci.platforms import Platform
 from asyncctr.oci.reference import Reference
 from asyncctr.testing.certificates import make_authority
-from asyncctr.testing.images import HOST_PLATFORM, ImageSpec, build_image, push
+from asyncctr.testing.images import HOST_PLATFORM, MANIFEST_TYPE, ImageSpec, build_image, push
 from asyncctr.testing.proxy import BlackHole, FaultProxy
 from asyncctr.testing.registry import Registry
 
@@ -334,6 +334,26 @@ async def test_documents_that_are_no_images(
     with pytest.raises(ImagePullError, match=message) as caught:
         await client.image(fake.reference())
     assert type(caught.value) is ImagePullError
+
+
+async def test_an_artifact_is_of_the_type_that_is_wanted(fake: Any, client: Distribution) -> None:
+    config = fake.blob("application/x-config", b"config")
+    manifest = {"schemaVersion": 2, "mediaType": MANIFEST_TYPE, "config": config, "layers": []}
+    fake.put(MANIFEST_TYPE, {**manifest, "artifactType": "application/x-kind"}, tag="typed")
+    fake.put(MANIFEST_TYPE, manifest, tag="by-config")
+    fake.index(fake.image(), tag="index")
+    found = await client.artifact(fake.reference("app:typed"), "application/x-kind")
+    assert (found.config, found.manifest.config.digest) == (b"config", config["digest"])
+    assert (await client.artifact(fake.reference("app:by-config"), "application/x-config")).config == b"config"
+    for tag, kind, said in (
+        ("typed", "application/x-config", "is 'application/x-kind'"),
+        ("index", "application/x-kind", "is an index"),
+    ):
+        with pytest.raises(ImagePullError, match=said):
+            await client.artifact(fake.reference(f"app:{tag}"), kind)
+    fake.blobs[config["digest"]] = b"another"
+    with pytest.raises(DigestMismatchError):
+        await client.artifact(fake.reference("app:typed"), "application/x-kind")
 
 
 async def test_descriptors_that_lie(fake: Any, client: Distribution) -> None:

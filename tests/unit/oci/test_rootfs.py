@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from asyncctr.core.errors import InvalidConfigError
-from asyncctr.oci.rootfs import mount_layers, read_file, stat_directory
+from asyncctr.oci.rootfs import mount_layers, read_file
 from asyncctr.testing.programs import CommandError, require, run
 
 if TYPE_CHECKING:
@@ -56,26 +56,6 @@ def test_links_stay_inside(tmp_path: Path, link: str, expected: bytes | None) ->
     )
     assert read_file([root], "/etc/passwd") == expected
     assert read_file([root], "/abs") is None
-
-
-def test_directories_are_found_over_links_and_layers(tmp_path: Path) -> None:
-    lower = layer(tmp_path / "lower", {"var/lib": None, "run": "/var", "file": b"", "out": "../../../.."})
-    upper = layer(tmp_path / "upper", {"var/lib": None})
-    (tmp_path / "lower/var/lib").chmod(0o700)
-    (tmp_path / "upper/var/lib").chmod(0o1777)
-    (tmp_path / "lower/var").chmod(0o750)
-    for path, mode in (("/var/lib", 0o1777), ("/run/lib/", 0o1777), ("/run/./lib/..", 0o755), ("/out/var/lib", 0o1777)):
-        found = stat_directory([upper, lower], path)
-        assert found is not None
-        assert stat.S_IMODE(found.st_mode) == mode
-    assert stat.S_IMODE(stat_directory([lower], "/var/lib").st_mode) == 0o700  # type: ignore[union-attr]
-    for root in ("/", "/out", "/.."):
-        found = stat_directory([upper, lower], root)
-        assert found is not None
-        assert found.st_ino == (tmp_path / "upper").stat().st_ino
-    for path in ("/file", "/none", "/file/below"):
-        assert stat_directory([upper, lower], path) is None
-    assert stat_directory([], "/var") is None
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from asyncctr.backends.containerd.daemon.endpoint import BACKEND, Endpoint, Rootless
 from asyncctr.backends.containerd.daemon.launching import check_rootless_mode, fuse_overlayfs, plan_launch
 from asyncctr.backends.containerd.daemon.places import Places
-from asyncctr.backends.containerd.daemon.programs import find_program
+from asyncctr.backends.containerd.daemon.programs import find_program, interpreter
 from asyncctr.core.errors import BackendUnavailableError, ConflictError, InvalidConfigError
 
 if TYPE_CHECKING:
@@ -264,7 +262,7 @@ async def _start(config: ContainerdConfig, places: Places, idle: float, environ:
     def prepare() -> tuple[str, list[str], Mapping[str, str], str]:
         launch = plan_launch(config, places, environ)
         places.make()
-        words = [_interpreter(), "-I", "-S", str(_SUPERVISOR), places.private, places.run, str(idle), launch.containerd]
+        words = [interpreter(), "-I", "-S", str(_SUPERVISOR), places.private, places.run, str(idle), launch.containerd]
         return words[0], [*words[1:], *launch.command], launch.environment, launch.config
 
     program, arguments, environment, text = await asyncio.to_thread(prepare)
@@ -292,18 +290,6 @@ async def _start(config: ContainerdConfig, places: Places, idle: float, environ:
         lines = errors.decode(errors="replace").strip().splitlines() or [f"it ended with {process.returncode}"]
         message = f"the supervisor of the private containerd does not start: {lines[-1]}"
         raise BackendUnavailableError(message, backend=BACKEND)
-
-
-def _interpreter() -> str:
-    """A Python for the supervisor; that of an embedding or frozen program would run the program."""
-    if sys.executable and not getattr(sys, "frozen", False):
-        return sys.executable
-    if found := shutil.which("python3"):
-        return found
-    raise BackendUnavailableError(
-        "python3 is not in PATH, and this program's own interpreter cannot be run; a private containerd's supervisor needs it",
-        backend=BACKEND,
-    )
 
 
 async def _log_end(places: Places) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from typing import Final
 
 from asyncctr.backends.containerd.daemon.endpoint import BACKEND
 from asyncctr.core.errors import BackendUnavailableError
 
-__all__ = ["PACKAGES", "SEARCH_PATH", "find_program", "install", "look_for"]
+__all__ = ["PACKAGES", "SEARCH_PATH", "find_program", "install", "interpreter", "look_for"]
 
 PACKAGES: Final = {
     "containerd": "containerd",
@@ -57,3 +58,17 @@ def find_program(program: str, named: str = "", field: str = "") -> str:
     else:
         message = f"{program} is not installed (Debian, Ubuntu: {install(program)})"
     raise BackendUnavailableError(message, backend=BACKEND, resource=program)
+
+
+def interpreter() -> str:
+    """A Python for programs of this package's own; that of an embedding or frozen program would run the program.
+
+    Raises:
+        BackendUnavailableError: there is none.
+    """
+    if sys.executable and not getattr(sys, "frozen", False):
+        return sys.executable
+    if found := shutil.which("python3"):
+        return found
+    message = "python3 is not in PATH, and this program's own interpreter cannot be run: install python3"
+    raise BackendUnavailableError(message, backend=BACKEND, resource="python3")

@@ -117,6 +117,15 @@ async def test_another_size_is_not_committed(api: ContainerdApi, store: Store, s
     assert not store.commits
 
 
+async def test_another_content_is_what_the_store_says_it_is(api: ContainerdApi, store: Store) -> None:
+    store.refusals = 1
+    store.refusal = GRPCError(
+        Status.FAILED_PRECONDITION, "unexpected commit digest sha256:ab, expected sha256:cd: failed precondition"
+    )
+    with pytest.raises(DigestMismatchError, match=r"image: the blob sha256:.* has another content: .*sha256:ab"):
+        await write_blob(api, descriptor(), source(), labels={}, resource="image")
+
+
 async def test_a_full_disk_and_a_source_that_fails(api: ContainerdApi, store: Store) -> None:
     store.refusals = 1
     store.refusal = GRPCError(Status.UNKNOWN, "write /x: no space left on device: unknown")

@@ -9,11 +9,13 @@ import pytest
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from asyncctr.backends.containerd.exits import ExitLostError, Exits
+from asyncctr.backends.containerd.errors import BACKEND
+from asyncctr.backends.containerd.exits import Exits
 from asyncctr.backends.containerd.proto import containers_pb2, tasks_pb2
 from asyncctr.backends.containerd.proto.services import Containers, Tasks
-from asyncctr.backends.containerd.records import Record, Records
 from asyncctr.core.errors import ClosedError, ContainerNotFoundError, InvalidStateError, StartError
+from asyncctr.transport.records import Record, Records
+from asyncctr.transport.waits import ExitLostError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,7 +30,7 @@ ID = "a" * 64
 
 @pytest.fixture
 def records(tmp_path: Path) -> Records:
-    found = Records(tmp_path / "state")
+    found = Records(tmp_path / "state", BACKEND)
     found.open()
     return found
 

@@ -15,7 +15,7 @@ from asyncctr.backends.containerd import finding
 from asyncctr.backends.containerd.daemon import programs
 from asyncctr.backends.containerd.finding import acquire, find
 from asyncctr.core.backend_config import ContainerdConfig, RootlessMode
-from asyncctr.core.errors import BackendUnavailableError
+from asyncctr.core.errors import BackendUnavailableError, InvalidConfigError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -123,3 +123,29 @@ async def test_without_any_the_packages_are_named(
     packages = "containerd fuse-overlayfs rootlesskit runc slirp4netns uidmap"
     with pytest.raises(BackendUnavailableError, match=f"apt-get install {packages}, and"):
         await acquire(ContainerdConfig(), environ)
+
+
+async def test_the_private_one_though_another_runs(
+    tmp_path: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "c.sock"
+    asked: list[ContainerdConfig] = []
+
+    async def ensure(config: ContainerdConfig, environ: object) -> str:
+        asked.append(config)
+        return "the private one"
+
+    monkeypatch.setattr(finding, "SYSTEM_SOCKET", str(path))
+    monkeypatch.setattr(finding, "check_rootless_mode", lambda config: False)
+    monkeypatch.setattr(finding, "ensure_private", ensure)
+    config = ContainerdConfig(private=True, auto_start=True)
+    async with server(path, SETTINGS):
+        found = await acquire(ContainerdConfig(auto_start=True), environ)
+        assert found.endpoint.socket == str(path)
+        assert await acquire(config, environ) == "the private one"
+        assert asked == [config]
+        with pytest.raises(BackendUnavailableError, match="no private containerd runs, and auto_start is not set"):
+            await acquire(ContainerdConfig(private=True), environ)
+    with pytest.raises(InvalidConfigError, match="not both") as caught:
+        ContainerdConfig(private=True, socket_path=path)
+    assert caught.value.field == "private"

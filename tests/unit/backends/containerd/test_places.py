@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 
-from asyncctr.backends.containerd.daemon import places as module
-from asyncctr.backends.containerd.daemon.places import Places, own_directory
+from asyncctr.backends.containerd.daemon.places import Places
 from asyncctr.core.errors import BackendUnavailableError, InvalidConfigError
+from asyncctr.transport import places as module
+from asyncctr.transport.places import own_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,9 +87,9 @@ def test_a_file_or_a_link_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     for name in ("file", "link"):
         with pytest.raises(BackendUnavailableError, match="is not a directory of this user"):
-            own_directory(str(tmp_path / name))
+            own_directory(str(tmp_path / name), backend="containerd")
     with pytest.raises(BackendUnavailableError, match=r"cannot write to .*: (Not a directory|File exists); make it"):
-        own_directory(str(tmp_path / "file/below/that"))
+        own_directory(str(tmp_path / "file/below/that"), backend="containerd")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
@@ -98,7 +99,7 @@ def test_another_users_directory_is_refused(tmp_path: Path, shared: bool) -> Non
     theirs.mkdir()
     os.chown(theirs, 12345, 12345)
     with pytest.raises(BackendUnavailableError, match="but of uid 12345: remove it"):
-        own_directory(str(theirs), shared=shared)
+        own_directory(str(theirs), shared=shared, backend="containerd")
 
 
 def test_a_running_daemon_tells_where_its_sockets_are(tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ import pytest
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+from asyncctr.backends.containerd.errors import BACKEND
 from asyncctr.backends.containerd.exits import Exits
 from asyncctr.backends.containerd.proto import tasks_pb2
 from asyncctr.backends.containerd.proto.services import Tasks
-from asyncctr.backends.containerd.records import Record, Records
 from asyncctr.backends.containerd.stdin import Inputs
 from asyncctr.core.errors import ClosedError, ConnectionLostError, ContainerNotFoundError
+from asyncctr.transport.records import Record, Records
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,7 +32,7 @@ ID = "a" * 64
 
 @pytest.fixture
 def records(tmp_path: Path) -> Records:
-    found = Records(tmp_path / "state")
+    found = Records(tmp_path / "state", BACKEND)
     found.open()
     return found
 
