@@ -202,7 +202,9 @@ async def _docker(narrator: _Narrator) -> AsyncIterator[Client]:
 async def _containerd(narrator: _Narrator) -> AsyncIterator[Client]:
     from asyncctr.backends.containerd.daemon.lease import ensure_private  # noqa: PLC0415 - an extra that --docker needs not
 
-    narrator.step("A containerd of its own, in a temporary directory", "connect(ContainerdConfig(auto_start=True))")
+    narrator.step(
+        "A containerd of its own, in a temporary directory", "connect(ContainerdConfig(private=True, auto_start=True))"
+    )
     # Not $TMPDIR: a socket's path must be short.
     directory = Path(tempfile.mkdtemp(prefix="asyncctr-demo-", dir="/tmp"))
     places = {
@@ -214,8 +216,8 @@ async def _containerd(narrator: _Narrator) -> AsyncIterator[Client]:
     before = {name: os.environ.get(name) for name in places}
     os.environ.update(places)
     try:
-        async with await ensure_private(ContainerdConfig()) as lease:
-            config = await _private_config(lease.endpoint.socket)
+        config = ContainerdConfig(private=True, auto_start=True)
+        async with await ensure_private(config) as lease:
             try:
                 async with asyncctr.connect(config) as client:
                     health = await client.health_check()
@@ -244,17 +246,6 @@ async def _containerd(narrator: _Narrator) -> AsyncIterator[Client]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
         await _remove(directory)
     _tell_removed(narrator, directory)
-
-
-async def _private_config(socket: str) -> ContainerdConfig:
-    """A configuration for the private daemon that runs, also where the system's would be found first."""
-    from asyncctr.backends.containerd.finding import find  # noqa: PLC0415 - likewise
-
-    try:
-        await find(ContainerdConfig())
-    except BackendUnavailableError:
-        return ContainerdConfig(auto_start=True)
-    return ContainerdConfig(socket_path=socket)
 
 
 async def _remove_network(client: Client, directory: Path) -> list[str]:

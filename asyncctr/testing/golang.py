@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import functools
 import hashlib
 import os
@@ -12,14 +10,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 
+from asyncctr.testing.cache import cache_directory, locked
 from asyncctr.testing.programs import CommandError, RuntimeMissing, environment, find
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["CONTAINERD", "GoPrograms", "main"]
 
@@ -37,12 +32,6 @@ def _go_release(go: str) -> tuple[int, ...]:
         return (0, 0, 0)
     match = _RELEASE.search(said)
     return tuple(int(part or 0) for part in match.groups()) if match else (0, 0, 0)
-
-
-def _cache() -> Path:
-    """``asyncctr`` in the user's cache directory (XDG Base Directory Specification)."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(base if base.startswith("/") else Path.home() / ".cache", "asyncctr")
 
 
 @attrs.frozen(kw_only=True)
@@ -89,7 +78,7 @@ class GoPrograms:
             return Path(ready).absolute()
         # With the arguments in its name, so that a change of them is not answered with an older build.
         mark = hashlib.sha256(" ".join(self._arguments()).encode()).hexdigest()[:8]
-        return _cache() / f"{self.name.replace(' ', '-')}-{mark}"
+        return cache_directory() / f"{self.name.replace(' ', '-')}-{mark}"
 
     def ready(self) -> bool:
         """Whether they are there: built before, or named by the variable."""
@@ -131,7 +120,7 @@ class GoPrograms:
         if self.ready():
             return directory
         directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _locked(directory.with_name(f"{directory.name}.lock")):
+        with locked(directory.with_name(f"{directory.name}.lock")):
             if not self.ready():
                 self._build(directory)
         return directory
@@ -169,17 +158,6 @@ class GoPrograms:
             directory.mkdir(mode=0o755, exist_ok=True)
             for program in self.programs:
                 os.replace(os.path.join(made, program), directory / program)  # noqa: PTH105, PTH118 - one call
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock on a file, waiting for whoever has it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 CONTAINERD = GoPrograms(

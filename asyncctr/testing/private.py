@@ -34,7 +34,7 @@ _PID = re.compile(r"pid (\d+)")
 
 
 class PrivateContainerd(Containerd):
-    """What ``ContainerdConfig(auto_start=True)`` starts, with a lease of one's own, so that it stays between clients.
+    """What ``ContainerdConfig(private=True, auto_start=True)`` starts, with a lease of one's own, so that it stays between clients.
 
     Set :attr:`environ` for all who are to use it. Its end is the SDK's: nothing is removed by force, and what is left fails.
 
@@ -61,7 +61,7 @@ class PrivateContainerd(Containerd):
     def config(self) -> ContainerdConfig:
         """What it is started with."""
         path = "" if self._programs is None else str(self._programs / "containerd")
-        return ContainerdConfig(auto_start=True, containerd_path=path)
+        return ContainerdConfig(private=True, auto_start=True, containerd_path=path)
 
     @property
     def lease(self) -> Lease:

@@ -55,6 +55,7 @@ _PACKAGES = {
     "dockerd": "docker.io",
     "fuse-overlayfs": "fuse-overlayfs",
     "firewall": "containernetworking-plugins",
+    "gcc": "gcc libc6-dev",
     "host-local": "containernetworking-plugins",
     "htpasswd": "apache2-utils",
     "ip": "iproute2",
@@ -66,6 +67,7 @@ _PACKAGES = {
     "openssl": "openssl",
     "podman": "podman",
     "portmap": "containernetworking-plugins",
+    "qemu-system-x86_64": "qemu-system-x86",
     "nsenter": "util-linux",
     "rootlesskit": "rootlesskit",
     "runc": "runc",
@@ -93,11 +95,13 @@ RUNTIMES: dict[str, tuple[str, ...]] = {
     "docker-cli": ("docker",),
     "ssh": ("ssh", "sshd"),
     "mount": ("mount", "umount", "mkfs.ext4"),
+    "qemu": ("qemu-system-x86_64",),
+    "guests": ("gcc", "qemu-system-x86_64"),
 }
 """What :func:`require` knows: the name of a runtime and the programs that it takes. ``containerd2``, containerd 2.x, is built from
 Go modules besides (:mod:`asyncctr.testing.golang`)."""
 
-_WITHOUT_ROOT = frozenset({"registry", "image", "docker-cli", "ssh"})
+_WITHOUT_ROOT = frozenset({"registry", "image", "docker-cli", "ssh", "qemu", "guests"})
 
 
 class RuntimeMissing(Exception):  # noqa: N818 - a state of the machine, which a test skips on; not a failure of the code
@@ -180,6 +184,8 @@ def missing(name: str) -> RuntimeMissing | None:
             return RuntimeMissing("linux", f"a private {name} needs Linux")
         if os.geteuid() != 0:
             return RuntimeMissing("root", f"a private {name} needs root: run the tests as root, or with sudo")
+    if name == "guests" and platform.machine() != "x86_64":
+        return RuntimeMissing("x86_64", "the guests of the tests' own are for x86-64, and are compiled on it")
     for program in programs:
         try:
             find(program)

@@ -20,6 +20,7 @@ from asyncctr.testing.as_user import AsUser, run_as_user
 from asyncctr.testing.conformance import CASES, FULL, Target, profile_from_environment
 from asyncctr.testing.daemons import Containerd, Daemon, Dockerd, Leftovers, Podman, Registry, require
 from asyncctr.testing.images import ImageSpec, build_archive
+from asyncctr.testing.nanos import NanosTarget, opened_nanos
 from asyncctr.testing.private import PrivateContainerd
 from asyncctr.testing.programs import RuntimeMissing, give_up
 from asyncctr.testing.proxy import BlackHole, FaultProxy
@@ -33,12 +34,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 IMAGE = "asyncctr.test/busybox:latest"
+NANOS_VARIABLE = "ASYNCCTR_TEST_NANOS_DIR"
 EVERYDAY = frozenset((*range(1, 8), 11, 12, 13, 16, 17, 22, 24, 26, 28))
 """The numbers of the cases that a target is given that shares its backend with another one."""
 # What a process of another user needs beside this directory.
 IMPORTS = """
 import asyncctr.testing.conformance, asyncctr.backends.containerd, asyncctr.testing.daemons, asyncctr.testing.private
-import asyncctr.testing.traces, asyncctr.testing.as_user, pytest_timeout, uvloop
+import asyncctr.testing.traces, asyncctr.testing.as_user, asyncctr.testing.nanos, pytest_timeout, uvloop
 """
 
 
@@ -50,7 +52,10 @@ def pytest_report_header() -> str:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every case on asyncio, and the cases that ask for it on uvloop as well; without root a sample is enough for every day."""
+    """Every case on asyncio, and the cases that ask for it on uvloop as well; without root a sample is enough for every day.
+
+    So is one loop with Podman, which has the same backend as Docker.
+    """
     if "case" not in metafunc.fixturenames:
         return
     rootless, full = "rootless_target" in metafunc.fixturenames, profile_from_environment() is FULL
@@ -64,7 +69,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if sample and case.number not in EVERYDAY:
             continue
         params.append(pytest.param(case, "asyncio", id=str(case)))
-        if case.uvloop and not sample:
+        if case.uvloop and not sample and (full or "podman_target" not in metafunc.fixturenames):
             params.append(pytest.param(case, ("asyncio", {"use_uvloop": True}), id=f"{case}-on-uvloop"))
     metafunc.parametrize(("case", "anyio_backend"), params)
 
@@ -222,12 +227,12 @@ class ContainerdTarget(Target):
     @asynccontextmanager
     async def proxied(self) -> AsyncIterator[tuple[FaultProxy, ContainerdConfig]]:
         async with FaultProxy(f"unix://{self.daemon.socket}") as proxy:
-            yield proxy, attrs.evolve(self.config, socket_path=proxy.path)
+            yield proxy, attrs.evolve(self.config, socket_path=proxy.path, private=False)
 
     @asynccontextmanager
     async def unresponsive(self) -> AsyncIterator[ContainerdConfig]:
         async with BlackHole() as hole:
-            yield attrs.evolve(self.config, socket_path=hole.path)
+            yield attrs.evolve(self.config, socket_path=hole.path, private=False)
 
     async def restart(self) -> None:
         await self.daemon.kill()
@@ -377,6 +382,28 @@ def containerd_target(request: pytest.FixtureRequest, archive: Path) -> Iterator
     require("cni")
     require("registry")
     with entered(opened_containerd(Containerd(release=request.param), archive)) as target:
+        yield target
+
+
+@pytest.fixture(scope="module", params=["stand-in", "real"])
+def nanos_target(request: pytest.FixtureRequest) -> Iterator[NanosTarget]:
+    """A directory of machines, for one module: with the tests' own guests as the kernel, then with the real one, where there is one."""
+    require("guests")
+    require("image")
+    require("registry")
+    kernel = None
+    if request.param == "real":
+        # No registry has it, so that nobody can be required to have it.
+        if not (named := os.environ.get(NANOS_VARIABLE)):
+            pytest.skip(f"{NANOS_VARIABLE} names no directory with Nanos' kernel.img, which no registry has")
+        kernel = Path(named, "kernel.img")
+    with entered(nanos_with_registries(request.param, kernel)) as target:
+        yield target
+
+
+@asynccontextmanager
+async def nanos_with_registries(name: str, kernel: Path | None) -> AsyncIterator[NanosTarget]:
+    async with running_registries() as registries, opened_nanos(f"nanos, {name}", kernel, registries) as target:
         yield target
 
 

@@ -19,6 +19,7 @@ from asyncctr.testing.conformance import (  # noqa: F401  # they register their 
     inputs,
     lifecycle,
     limits,
+    machines,
     manners,
     network,
     pressure,

@@ -65,7 +65,7 @@ async def _building(context: Context, files: Mapping[str, str | bytes]) -> Async
 
 async def _without_build(context: Context) -> bool:
     """Whether the backend cannot build from a Dockerfile; then that it says so."""
-    if context.client.capabilities.supports_build:
+    if context.client.capabilities.supports_build and supported(context, "build.context"):
         return False
     with raises(BuildNotSupportedError, "building without supports_build"):
         await context.client.image("asyncctr.test/none:1").build(DockerfileBuildInput(context="/nowhere"))

@@ -39,7 +39,7 @@ class Caught(Generic[E]):
 
 
 @contextmanager
-def raises(kind: type[E], what: str = "") -> Iterator[Caught[E]]:
+def raises(kind: type[E] | tuple[type[E], ...], what: str = "") -> Iterator[Caught[E]]:
     """Fail unless the block raises ``kind``; other errors pass through."""
     caught: Caught[E] = Caught()
     try:
@@ -47,7 +47,8 @@ def raises(kind: type[E], what: str = "") -> Iterator[Caught[E]]:
     except kind as error:
         caught.error = error
         return
-    message = f"{what or 'the block'} raised no {kind.__name__}"
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    message = f"{what or 'the block'} raised no {' or '.join(one.__name__ for one in kinds)}"
     raise AssertionError(message)
 
 

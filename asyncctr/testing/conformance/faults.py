@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import itertools
+import os
+import signal
 import tarfile
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -22,9 +24,10 @@ from asyncctr.core.errors import (
     ContainerNotFoundError,
     ImagePullError,
     OperationTimeoutError,
-    UnsupportedError,
 )
 from asyncctr.testing.conformance.checks import equal, raises, supported, unique
+from asyncctr.testing.conformance.machines import machine_lost, machine_of_run_lost, stopped_machines
+from asyncctr.testing.conformance.store import without_oci
 from asyncctr.testing.conformance.suite import case
 from asyncctr.testing.conformance.workloads import FOREVER, eventually, exited, shell
 from asyncctr.testing.images import ImageSpec, push
@@ -89,6 +92,9 @@ async def silent_from_the_start(context: Context) -> None:
 @case(15, "teardown when the runtime goes silent")
 async def silent_later(context: Context) -> None:
     """Leaving ``async with``, a cancelled run, and closing, all return by the deadline."""
+    if not context.target.has_daemon:
+        await silent_machines(context)
+        return
     async with context.target.proxied() as (proxy, config):
         client = await asyncctr.connect(impatient(config), cleanup_timeout=DEADLINE)
         try:
@@ -116,6 +122,42 @@ async def silent_later(context: Context) -> None:
         finally:
             proxy.resume()
             await client.aclose()
+            await _clean(context)
+
+
+async def silent_machines(context: Context) -> None:
+    """As above, where it is the machines that do not answer any more."""
+    async with asyncctr.connect(impatient(context.target.config), cleanup_timeout=DEADLINE) as client:
+        label = {"conformance": "silent"}
+        run = asyncio.create_task(client.run(shell(context, FOREVER, labels=label)))
+        container = await client.create(shell(context, FOREVER))
+        try:
+            await container.start()
+            wait = asyncio.create_task(container.wait())
+            reader = asyncio.create_task(container.logs().read())
+            await eventually(lambda: _running(context, label), "the run runs")
+            (info,) = await context.client.list(labels=label)
+            async with (
+                within(2 * DEADLINE + 2 * MARGIN, "leaving async with"),
+                client.container(shell(context, FOREVER)) as other,
+            ):
+                await other.start()
+                # Nobody lets it go on.
+                os.kill(context.target.machine(other.id)[1], signal.SIGSTOP)
+            with stopped_machines(context, container.id, info.id):
+                run.cancel()
+                async with within(2 * DEADLINE + MARGIN, "a cancelled run"):
+                    await asyncio.wait({run})
+                equal(run.cancelled(), True, "whether the cancellation came out of the run")
+                async with within(2 * DEADLINE + MARGIN, "a stop"):
+                    await container.stop(grace=0.5)
+                async with within(2 * DEADLINE + MARGIN, "closing the client"):
+                    await client.aclose()
+                wait.cancel()
+                reader.cancel()
+                async with within(MARGIN, "cancelling a wait and a read"):
+                    await asyncio.wait({wait, reader})
+        finally:
             await _clean(context)
 
 
@@ -163,6 +205,9 @@ async def lost(context: Context, read: Awaitable[Output], whole: bytes, what: st
 async def severed_follow(context: Context) -> None:
     """The connection breaks while a container runs: an error comes out of each pending call, and the container lives on."""
     size = 100_000
+    if not context.target.has_daemon:
+        await machine_lost(context, f"{same_line(size)}; {FOREVER}", printed_by_same_line(size))
+        return
     for reset in (False, True):
         async with (
             context.target.proxied() as (proxy, config),
@@ -193,6 +238,9 @@ async def severed_follow(context: Context) -> None:
 async def severed_log(context: Context) -> None:
     """A big log is cut in the middle of its identical lines: an error, never an end, however it is read."""
     size = 6 << 20
+    if not context.target.has_daemon:
+        await machine_lost(context, f"printf first; {FOREVER}", b"first")
+        return
     async with context.client.container(shell(context, same_line(size))) as container:
         await container.start()
         await exited(container)
@@ -233,6 +281,9 @@ async def severed_read(
 async def severed_flood(context: Context) -> None:
     """A follow is cut in the middle of what is being printed."""
     size = 20 << 20
+    if not context.target.has_daemon:
+        await machine_of_run_lost(context, f"while :; do {same_line(size)}; done")
+        return
     for reset in (False, True):
         async with (
             context.target.proxied() as (proxy, config),
@@ -249,6 +300,9 @@ async def severed_flood(context: Context) -> None:
 @case(18, "a severed run")
 async def severed_run(context: Context) -> None:
     """A run is cut while it is silent, and while it prints: an error, and the container is removed all the same."""
+    if not context.target.has_daemon:
+        await machine_of_run_lost(context)
+        return
     for reset in (False, True):
         for script in (FOREVER, f"{same_line(20 << 20)}; {FOREVER}"):
             async with context.target.proxied() as (proxy, config), asyncctr.connect(config) as client:
@@ -265,6 +319,10 @@ async def severed_run(context: Context) -> None:
 @case(18, "a severed create")
 async def severed_create(context: Context) -> None:
     """The answer to a create is lost, before and after the container was made: an error, and no container stays."""
+    if not context.target.has_daemon:
+        # There is nothing between client and runtime that could lose the answer.
+        await machine_of_run_lost(context, "true; " + FOREVER)
+        return
     for pause in (0.0, 0.02, 1.0):
         async with context.target.proxied() as (proxy, config), asyncctr.connect(config) as client:
             proxy.stall("down")
@@ -279,19 +337,10 @@ async def severed_create(context: Context) -> None:
             equal(tuple(await context.client.list(labels=label)), (), "what the severed create left")
 
 
-async def pull_refused(context: Context) -> bool:
-    """Whether the backend has no such images; then that a pull says so."""
-    if context.client.capabilities.supports_oci:
-        return False
-    with raises(UnsupportedError, "pulling without supports_oci"):
-        await context.client.image("127.0.0.1:9/none:1").pull()
-    return True
-
-
 @case(18, "a severed pull")
 async def severed_pull(context: Context) -> None:
     """A pull is cut before its answer, and in the middle of its progress."""
-    if await pull_refused(context):
+    if await without_oci(context):
         return
     registry = context.target.registries["plain"]
     repository = unique("severed")
@@ -330,7 +379,7 @@ async def severed_pull(context: Context) -> None:
 @case(25, "an error inside a successful pull")
 async def pull_error(context: Context) -> None:
     """The registry's blob is not what its digest says, which shows when the answer has long begun."""
-    if await pull_refused(context):
+    if await without_oci(context):
         return
     registry = context.target.registries["plain"]
     repository = unique("corrupt")
@@ -359,7 +408,7 @@ async def build_error(context: Context) -> None:
     build_input = DockerfileBuildInput(context=_tar({"Dockerfile": source}), network_mode="none")
     image = context.client.image(f"asyncctr.test/{unique('failing')}:latest")
     async with asyncio.timeout(120):
-        if not context.client.capabilities.supports_build:
+        if not (context.client.capabilities.supports_build and supported(context, "build.context")):
             with raises(BuildNotSupportedError, "building"):
                 await image.build(build_input)
             return
@@ -393,6 +442,12 @@ COUNTED = b"".join(b"line %d\n" % number for number in range(1, COUNT + 1)) + b"
 async def runtime_dies(context: Context) -> None:
     """The daemon is killed and started again: pending calls fail, new ones work, and what lived on is whole."""
     client = context.client
+    if not context.target.has_daemon:
+        async with asyncio.timeout(60), client.container(shell(context, COUNTING)) as container:
+            await container.start()
+            await machine_of_run_lost(context)
+            await _whole_after(context, container)
+        return
     label = {"conformance": unique("restart")}
     async with asyncio.timeout(180), client.container(shell(context, COUNTING)) as container:
         await container.start()

@@ -14,12 +14,19 @@ from asyncctr.core.errors import (
     ImagePullError,
     InvalidConfigError,
     RegistryAuthError,
-    UnsupportedError,
 )
 from asyncctr.core.images import RegistryAuth
 from asyncctr.testing.conformance import builds  # noqa: F401  # registers case 10
 from asyncctr.testing.conformance.checks import equal, loaded_image, raises, refusal, scratch, supported, unique
-from asyncctr.testing.conformance.store import BOUND, NO_NETWORK, OTHER_PLATFORM, StopError, gone_after, printed
+from asyncctr.testing.conformance.store import (
+    BOUND,
+    NO_NETWORK,
+    OTHER_PLATFORM,
+    StopError,
+    gone_after,
+    printed,
+    without_oci,
+)
 from asyncctr.testing.conformance.suite import case
 from asyncctr.testing.images import HOST_PLATFORM, ImageSpec, build_archive, build_image, push
 from asyncctr.testing.proxy import FaultProxy
@@ -36,15 +43,6 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 _PADDING = 6 << 20
-
-
-async def _without_oci(context: Context) -> bool:
-    """Whether the backend has no images of this kind; then that a pull is refused."""
-    if context.client.capabilities.supports_oci:
-        return False
-    with raises(UnsupportedError, "pulling without supports_oci"):
-        await context.client.image("127.0.0.1:9/none:1").pull()
-    return True
 
 
 async def _pushed(
@@ -67,7 +65,7 @@ async def _pushed(
 @case(8, "pull by tag and digest")
 async def pull_by_name(context: Context) -> None:
     """An image comes by its tag and by its digest, runs, and has the digest that the registry gave."""
-    if await _without_oci(context):
+    if await without_oci(context):
         return
     built, repository, name = await _pushed(context, "plain")
     registry = context.target.registries["plain"]
@@ -93,7 +91,7 @@ async def pull_by_name(context: Context) -> None:
 @case(8, "pull progress")
 async def pull_progress(context: Context) -> None:
     """What is counted grows to its total, and an exception of the callback aborts the pull."""
-    if await _without_oci(context):
+    if await without_oci(context):
         return
     registry = context.target.registries["plain"]
     _, repository, _ = await _pushed(context, "plain", padding=_PADDING)
@@ -145,7 +143,7 @@ def _slowly(proxy: FaultProxy) -> Callable[[bytes], bytes]:
 @case(8, "pull of one platform")
 async def pull_platform(context: Context) -> None:
     """Of an index with several platforms this machine's is taken, or the one asked for."""
-    if await _without_oci(context):
+    if await without_oci(context):
         return
     built, _, name = await _pushed(context, "plain", platforms=(OTHER_PLATFORM, HOST_PLATFORM))
     image = context.client.image(name)
@@ -173,7 +171,7 @@ async def pull_platform(context: Context) -> None:
 @case(8, "pull with credentials")
 async def pull_with_credentials(context: Context) -> None:
     """Basic and token authentication; a wrong password and none at all are refused by their own error."""
-    if await _without_oci(context):
+    if await without_oci(context):
         return
     for kind in ("htpasswd", "token"):
         _, repository, name = await _pushed(context, kind)
@@ -204,7 +202,7 @@ async def pull_with_credentials(context: Context) -> None:
 @case(8, "pull failures")
 async def pull_failures(context: Context) -> None:
     """An unknown tag, a corrupted blob and a registry that goes away are each an error of their own."""
-    if await _without_oci(context):
+    if await without_oci(context):
         return
     registry = context.target.registries["plain"]
     _, repository, _ = await _pushed(context, "plain")
@@ -260,7 +258,7 @@ async def pull_failures(context: Context) -> None:
 @case(8, "second pull moves nothing")
 async def second_pull(context: Context) -> None:
     """What is here already is not fetched again."""
-    if await _without_oci(context):
+    if await without_oci(context):
         return
     registry = context.target.registries["plain"]
     _, repository, _ = await _pushed(context, "plain", padding=_PADDING)
@@ -298,7 +296,7 @@ async def _agree(context: Context, image: Image) -> tuple[str, tuple[str, ...]] 
 @case(9, "load and remove")
 async def load_and_remove(context: Context) -> None:
     """An archive's image gets the name that was asked for, by path and as a stream; what tells of it agrees with the runtime."""
-    if await _without_oci(context):
+    if await without_oci(context):
         return
     async with scratch() as directory, asyncio.timeout(3 * BOUND):
         spec = ImageSpec(reference=f"asyncctr.test/{unique('archived')}:1", files={"/marker": b"loaded"})
@@ -339,7 +337,7 @@ async def load_and_remove(context: Context) -> None:
 @case(9, "names and use")
 async def names_and_use(context: Context) -> None:
     """An image in use is not removed without force; a further name is the same image."""
-    if await _without_oci(context):
+    if await without_oci(context):
         return
     async with loaded_image(context, files={"/marker": b"used"}) as built, asyncio.timeout(2 * BOUND):
         image = context.client.image(built.reference)

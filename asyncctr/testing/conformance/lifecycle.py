@@ -7,6 +7,8 @@ import signal
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import attrs
+
 from asyncctr.core.backend import SupportsPause, SupportsStdin
 from asyncctr.core.errors import ContainerNotFoundError, ExitError, InvalidStateError, RunTimeoutError, StartError
 from asyncctr.core.network import NetworkConfig, NetworkMode, PortMapping
@@ -267,7 +269,7 @@ async def run_leaves_nothing(context: Context) -> None:
         await context.client.run(shell(context, "echo done"))
         for command in (["/no/such/program"], ["/etc/passwd"]):
             with raises(StartError, f"running {command}"):
-                await context.client.run(context.image, command)
+                await context.client.run(attrs.evolve(shell(context, "true"), entrypoint=command, command=()))
         with raises(RunTimeoutError, "a run beyond its time") as caught:
             await context.client.run(shell(context, "echo partial; sleep 300"), timeout=1.0)
         equal(caught.error.result.stdout, b"partial\n", "what was printed until then")

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-__all__ = ["Lag", "lag_watched", "open_descriptors", "resident"]
+__all__ = ["SLACK", "Lag", "lag_watched", "open_descriptors", "resident"]
+
+SLACK = 16
+"""Descriptors that kept connections may take meanwhile, here and in the runtime; some of Podman's stay a while. A leak is one for each turn."""
 
 _RESIDENT = re.compile(r"^VmRSS:\s+(\d+) kB$", re.MULTILINE)
 

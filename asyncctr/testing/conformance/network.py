@@ -52,6 +52,17 @@ async def network_none(context: Context) -> None:
     network = NetworkConfig(mode=NetworkMode.NONE)
     if not await honoured(context, shell(context, "true", network=network), "network.mode.none"):
         return
+    if context.target.is_linux:
+        await _loopback_alone(context, network)
+    async with (
+        asyncio.timeout(BOUND),
+        context.client.container(shell(context, "sleep 60", network=network)) as container,
+    ):
+        await container.start()
+        equal((await container.inspect()).ip_addresses, (), "the addresses")
+
+
+async def _loopback_alone(context: Context, network: NetworkConfig) -> None:
     result = await _run(context, "cat /proc/net/dev", network)
     # Tunnels of the kernel's own making (tunl0, sit0 …) are in every namespace of a machine that has the modules.
     kernel = _interfaces(Path("/proc/net/dev").read_bytes()) - {"eth0"}  # noqa: ASYNC240 - of /proc
@@ -60,12 +71,6 @@ async def network_none(context: Context) -> None:
         context, "cat /proc/net/route | tail -n +2; ping -c 1 -W 2 127.0.0.1 > /dev/null && echo loopback", network
     )
     equal((result.exit_code, result.stdout), (0, b"loopback\n"), "the routes, and whether the loopback answers")
-    async with (
-        asyncio.timeout(BOUND),
-        context.client.container(shell(context, "sleep 60", network=network)) as container,
-    ):
-        await container.start()
-        equal((await container.inspect()).ip_addresses, (), "the addresses")
 
 
 _GREET = """
@@ -102,6 +107,10 @@ async def network_bridge(context: Context) -> None:
         await container.start()
         addresses = (await container.inspect()).ip_addresses
         equal(len(addresses) > 0, wanted=True, what="that there is an address")
+        if not context.target.is_linux:
+            # That it is the one inside is shown by what answers at published ports.
+            ipaddress.ip_address(addresses[0])
+            return
         lines: list[str] = []
         async for line in container.logs().lines():
             lines.append(line.text)
@@ -218,10 +227,14 @@ async def dns_and_mtu(context: Context) -> None:
     """Both are seen from inside, or refused by name."""
     network = NetworkConfig(dns=["192.0.2.53", "192.0.2.54"])
     if await honoured(context, shell(context, "true", network=network), "network.dns"):
-        result = await _run(context, "sed -n 's/^nameserver //p' /etc/resolv.conf", network)
-        equal(result.stdout, b"192.0.2.53\n192.0.2.54\n", "the name servers")
+        result = await _run(context, "cat /etc/resolv.conf", network)
+        found = [line.split()[1] for line in result.stdout.splitlines() if line.startswith(b"nameserver")]
+        equal(found, [b"192.0.2.53", b"192.0.2.54"], "the name servers")
     network = NetworkConfig(mtu=1400)
     if await honoured(context, shell(context, "true", network=network), "network.mtu"):
+        if not context.target.is_linux:
+            equal((await _run(context, "exit 0", network)).exit_code, 0, "the code of a run with an MTU")
+            return
         result = await _run(context, "cat /sys/class/net/eth0/mtu", network)
         equal(result.stdout, b"1400\n", "the MTU")
 

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from asyncctr.core.config import ContainerConfig
-from asyncctr.core.errors import ImageNotFoundError
+from asyncctr.core.errors import ImageNotFoundError, ImagePullError, InvalidConfigError, UnsupportedError
 from asyncctr.core.images import PullPolicy
 from asyncctr.core.network import NetworkConfig, NetworkMode
-from asyncctr.testing.conformance.checks import equal
+from asyncctr.testing.conformance.checks import equal, raises
 from asyncctr.testing.images import HOST_PLATFORM
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from asyncctr.core.backend import Image
     from asyncctr.testing.conformance.suite import Context
 
-__all__ = ["BOUND", "NO_NETWORK", "OTHER_PLATFORM", "StopError", "gone_after", "printed"]
+__all__ = ["BOUND", "NO_NETWORK", "OTHER_PLATFORM", "StopError", "gone_after", "printed", "without_oci"]
 
 BOUND = 90.0
 """Seconds that one step of a case may take."""
@@ -32,6 +32,19 @@ NO_NETWORK = NetworkConfig(mode=NetworkMode.NONE)
 
 class StopError(Exception):
     """What a callback of these cases raises."""
+
+
+async def without_oci(context: Context) -> bool:
+    """Whether the backend has no images of containers; then that it refuses to load one and, not even from where nothing listens, to pull one."""
+    if context.client.capabilities.supports_oci:
+        return False
+    image = context.client.image("127.0.0.1:9/none:1")
+    with raises((UnsupportedError, InvalidConfigError), "loading a container's image without supports_oci"):
+        await image.load(context.target.archive)
+    with raises((UnsupportedError, ImagePullError), "pulling without supports_oci"):
+        await image.pull()
+    equal(await image.exists(), wanted=False, what="that it is here")
+    return True
 
 
 @asynccontextmanager

@@ -121,6 +121,30 @@ class Target(ABC):
         return ()
 
     @property
+    def has_daemon(self) -> bool:
+        """Whether there is a daemon, whose connection can be cut and which can hang or die; otherwise that befalls a container's machine."""
+        return True
+
+    @property
+    def is_linux(self) -> bool:
+        """Whether what runs in a container is a Linux process, which can start others and sees ``/proc`` and ``/sys``."""
+        return True
+
+    @property
+    def most_output(self) -> int:
+        """Bytes that a container prints within some ten seconds; the console of a machine is a serial port."""
+        return 1 << 30
+
+    def machine(self, container_id: str) -> Sequence[int]:
+        """The processes of a container's virtual machine: what watches over it, then the machine; none where it is no machine."""
+        del container_id
+        return ()
+
+    def unbootable(self) -> AbstractAsyncContextManager[tuple[BackendConfig, str]] | None:
+        """A configuration with which no guest boots, and what the console says then; ``None`` where nothing boots."""
+        return None
+
+    @property
     def survives_restart(self) -> bool:
         """Whether containers live on when the daemon is killed."""
         return True
