@@ -52,13 +52,19 @@ class _Parser(argparse.ArgumentParser):
 def _common() -> _Parser:
     parser = _Parser(add_help=False, allow_abbrev=False)
     group = parser.add_argument_group("runtime")
-    group.add_argument("--backend", metavar="B", help="docker or containerd; without it the first that answers")
+    group.add_argument(
+        "--backend", metavar="B", help="docker, containerd or nanos; without it the first of the first two that answers"
+    )
     group.add_argument(
         "--host",
         metavar="H",
         help="of Docker or Podman: unix:///path, tcp://host:port, ssh://host; of containerd: unix:///path",
     )
     group.add_argument("--namespace", metavar="NS", help="of containerd; asyncctr where none is given")
+    group.add_argument(
+        "--kernel", metavar="PATH", help="of Nanos: its kernel.img; else the newest of those that OPS has"
+    )
+    group.add_argument("--ops-config", metavar="PATH", help="of Nanos: an OPS configuration, JSON")
     return parser
 
 

@@ -224,6 +224,9 @@ def backend_config(
         raise InvalidConfigError(
             "--namespace: is of containerd; name that with --backend containerd", field="--namespace"
         )
+    for option, value in (("--kernel", args.kernel), ("--ops-config", args.ops_config)):
+        if value and name != NanosConfig.backend_type:
+            raise InvalidConfigError(f"{option}: is of Nanos; name that with --backend nanos", field=option)
     if name is None and not host:
         return None
     config: BackendConfig
@@ -235,6 +238,8 @@ def backend_config(
         raise InvalidConfigError(
             f"--host: is of Docker, Podman or containerd, and the backend is {name}", field="--host"
         )
+    elif name == NanosConfig.backend_type:
+        config = NanosConfig(kernel_path=args.kernel or "", config_path=args.ops_config or "")
     else:
         config = CONFIGS[name]()
     return config if op_timeout is None else attrs.evolve(config, op_timeout=op_timeout)

@@ -16,10 +16,11 @@ from asyncctr.cli.arguments import CONFIGS, backend_config
 from asyncctr.cli.codes import FAILURE
 from asyncctr.cli.containerd_diagnosis import examine_containerd
 from asyncctr.cli.diagnosis import docker_advice, docker_endpoint
+from asyncctr.cli.nanos_diagnosis import examine_nanos
 from asyncctr.cli.terminal import one_line, print_line
 from asyncctr.client import open_backend
 from asyncctr.client.selection import may_start, named_config
-from asyncctr.core.backend_config import BackendType, ContainerdConfig, DockerConfig
+from asyncctr.core.backend_config import BackendType, ContainerdConfig, DockerConfig, NanosConfig
 from asyncctr.core.errors import AsyncctrError, InvalidConfigError
 from asyncctr.core.registry import available_backend_types
 from asyncctr.core.status import Health
@@ -106,6 +107,8 @@ async def _examine(name: str, chosen: BackendConfig | None) -> Report:
                 return await _examine_containerd(report, config)
             if isinstance(config, DockerConfig):
                 return await _examine_docker(report, config)
+            if isinstance(config, NanosConfig):
+                return await _examine_nanos(report, config)
             return await _ask(report, config)
     except TimeoutError as error:
         message = str(error) if isinstance(error, AsyncctrError) else f"it did not answer within {PATIENCE:g} s"
@@ -156,6 +159,16 @@ async def _examine_containerd(report: Report, config: ContainerdConfig) -> Repor
         # Where none was found, the message goes on with what to do, which the advice knows better.
         cause = error.__cause__ if found.advice and not found.address else None
         return attrs.evolve(report, error=str(cause or error), advice=found.advice)
+
+
+async def _examine_nanos(report: Report, config: NanosConfig) -> Report:
+    found = await examine_nanos(config)
+    report = attrs.evolve(report, details=found.details, warnings=found.warnings, advice=found.advice)
+    if found.missing:
+        return attrs.evolve(report, error="; ".join(found.missing))
+    asked = await _ask(report, config)
+    told = asked.health.details if asked.health is not None else {}
+    return attrs.evolve(asked, details={name: value for name, value in found.details.items() if name not in told})
 
 
 def _limits(capabilities: BackendCapabilities) -> tuple[list[str], list[str]]:

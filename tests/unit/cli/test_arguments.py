@@ -14,6 +14,7 @@ from asyncctr import (
     ContainerdConfig,
     DockerConfig,
     InvalidConfigError,
+    NanosConfig,
     NetworkConfig,
     NetworkMode,
     PortMapping,
@@ -219,7 +220,8 @@ def test_a_wrong_option_is_one_line(words: list[str], code: int, capsys: pytest.
 
 
 def options(**values: Any) -> argparse.Namespace:
-    return argparse.Namespace(**{"backend": None, "host": None, "namespace": None, **values})
+    unset = dict.fromkeys(("backend", "host", "namespace", "kernel", "ops_config"))
+    return argparse.Namespace(**{**unset, **values})
 
 
 def test_backend_config() -> None:
@@ -245,6 +247,11 @@ def test_backend_config() -> None:
         arguments.backend_config(options(backend="bogus"))
     with pytest.raises(InvalidConfigError, match="nanos"):
         arguments.backend_config(options(backend="nanos", host=host))
+    named = options(backend="nanos", kernel="/x/kernel.img", ops_config="/x/ops.json")
+    assert arguments.backend_config(named) == NanosConfig(kernel_path="/x/kernel.img", config_path="/x/ops.json")
+    for option in ("kernel", "ops_config"):
+        with pytest.raises(InvalidConfigError, match="--backend nanos"):
+            arguments.backend_config(options(backend="docker", **{option: "/x"}))
 
 
 def test_messages_are_one_printable_line() -> None:
