@@ -24,6 +24,7 @@ __all__ = ["figure_table", "machine", "show", "versions"]
 _PACKAGES = {
     "docker": ("asyncctr", "aiodocker", "aiohttp", "docker", "requests", "urllib3"),
     "containerd": ("asyncctr", "grpclib", "h2", "protobuf", "aiohttp"),
+    "nanos": ("asyncctr",),
 }
 _DIGITS = {"x": 2, "s": 3}
 

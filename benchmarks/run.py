@@ -1,6 +1,6 @@
 """Every question, every contender, private daemons: prints tables of ratios and writes a JSON file.
 
-``python -P benchmarks/run.py [docker|containerd ...] [--release debian|2.x] [--quick] [--only lifecycle] [--json PATH]``. Needs
+``python -P benchmarks/run.py [docker|containerd|nanos ...] [--release debian|2.x] [--quick] [--only lifecycle] [--json PATH]``. Needs
 root, the runtimes' programs, and asyncctr, aiodocker and docker-py installed. Exits with 1 when a contender failed in any
 round, whatever the figures are.
 """
@@ -28,7 +28,7 @@ from benchmarks.engine import EngineError
 from benchmarks.report import figure_table, machine, show, versions
 from benchmarks.results import Results
 from benchmarks.rounds import measure_cell
-from benchmarks.targets import ContainerdTarget, DockerTarget, Release
+from benchmarks.targets import ContainerdTarget, DockerTarget, NanosTarget, Release
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from benchmarks.targets import Target
 
 RESULTS = Path(__file__).with_name("results")
-RUNTIMES = ("docker", "containerd")
+RUNTIMES = ("docker", "containerd", "nanos")
 RELEASES: tuple[Release, ...] = ("debian", "2.x")
-QUESTIONS = tuple(dict.fromkeys((*DockerTarget.questions, *ContainerdTarget.questions)))
+QUESTIONS = tuple(dict.fromkeys((*DockerTarget.questions, *ContainerdTarget.questions, *NanosTarget.questions)))
 _PING_LIMIT = 20.0
 
 
@@ -110,6 +110,8 @@ def _targets(
     if "containerd" in runtimes:
         chosen = names(ContainerdTarget.questions)
         targets += [ContainerdTarget(directory, chosen, release=release) for release in RELEASES if release in releases]
+    if "nanos" in runtimes:
+        targets.append(NanosTarget(directory, names(NanosTarget.questions)))
     return [target for target in targets if target.names]
 
 

@@ -1,4 +1,4 @@
-"""The daemons that are measured: each private, with the image loaded, and what sets up and tidies there."""
+"""What is measured: daemons, each private, or a directory of machines, with the image there, and what sets up and tidies."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self
 
 from asyncctr.testing.daemons import Containerd, Dockerd, Registry
 from asyncctr.testing.golang import CONTAINERD
+from asyncctr.testing.guests import build_guests
 from asyncctr.testing.images import ImageSpec, build_archive, push
 from benchmarks.containerd.engine import NAMESPACE, Ctr
 from benchmarks.containerd.logs import LINES_FILE, lines
 from benchmarks.engine import Engine
+from benchmarks.nanos.engine import Machines
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from types import TracebackType
 
-__all__ = ["ContainerdTarget", "DockerTarget", "Keeper", "Release", "Target"]
+__all__ = ["ContainerdTarget", "DockerTarget", "Keeper", "NanosTarget", "Release", "Target"]
 
 Release = Literal["debian", "2.x"]
 IMAGE = "asyncctr.test/busybox:latest"
@@ -156,3 +158,34 @@ class ContainerdTarget(Target):
         """See :meth:`Target.restart`."""
         await self._daemon.kill()
         await self._daemon.start()
+
+
+class NanosTarget(Target):
+    """Unikernels, with the tests' own stand-in for Nanos' kernel, or the real one where ``ASYNCCTR_TEST_NANOS_DIR`` has it."""
+
+    runtime = "nanos"
+    image = "bench/hello:1"
+    questions: ClassVar = {
+        "lifecycle": ("nanos.lifecycle", 30, 120),
+        "build": ("nanos.build", 20, 60),
+        "logs": ("nanos.logs", 15, 40),
+        "idle": ("nanos.idle", 30, 60),
+    }
+
+    def __init__(self, directory: Path, names: Collection[str]) -> None:
+        super().__init__(directory, names)
+        self._real = os.environ.get("ASYNCCTR_TEST_NANOS_DIR", "")
+        self.name = "Nanos" if self._real else "Nanos' stand-in"
+
+    async def open(self) -> None:
+        """See :meth:`Target.open`."""
+        os.environ["ASYNCCTR_DATA_DIR"] = str(self.directory / "data")
+        os.environ["ASYNCCTR_RUN_DIR"] = str(self.directory / "run")
+        guests = await asyncio.to_thread(build_guests)
+        kernel = Path(self._real, "kernel.img") if self._real else guests.kernel
+        self.host = str(kernel)
+        engine = self.engine = Machines(kernel, guests.shell)
+        await asyncio.to_thread(engine.build, self.image)
+
+    async def restart(self) -> None:
+        """There is no daemon."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from benchmarks.peers.base import Contender
 
-__all__ = ["AIODOCKER", "AIODOCKER_README", "CTR", "DOCKER_CLI", "DOCKER_PY", "OURS", "load"]
+__all__ = ["AIODOCKER", "AIODOCKER_README", "CTR", "DOCKER_CLI", "DOCKER_PY", "OURS", "QEMU", "load"]
 
 OURS = "asyncctr"
 AIODOCKER = "aiodocker"
@@ -16,6 +16,7 @@ AIODOCKER_README = "aiodocker README"
 DOCKER_PY = "docker-py"
 DOCKER_CLI = "docker CLI"
 CTR = "ctr"
+QEMU = "qemu"
 
 _PLACES = {
     ("docker", OURS): ("ours", "Asyncctr"),
@@ -25,6 +26,8 @@ _PLACES = {
     ("docker", DOCKER_CLI): ("docker_cli", "DockerCli"),
     ("containerd", OURS): ("ours_containerd", "AsyncctrContainerd"),
     ("containerd", CTR): ("ctr", "CtrCli"),
+    ("nanos", OURS): ("ours_nanos", "AsyncctrNanos"),
+    ("nanos", QEMU): ("qemu", "Qemu"),
 }
 
 
