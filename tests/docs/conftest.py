@@ -15,7 +15,9 @@ import inspect
 import io
 import os
 import re
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +26,12 @@ import pytest
 
 import asyncctr
 from asyncctr.testing.daemons import Dockerd, Registry, require
+from asyncctr.testing.guests import build_guests
 from asyncctr.testing.images import ImageSpec, push
+from asyncctr.transport.places import DATA_VARIABLE, RUN_VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -122,3 +126,21 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             monkeypatch.setenv("REGISTRY_PASSWORD", "a secret")
             monkeypatch.chdir(tmp_path)
             yield World(docker, registry)
+
+
+@pytest.fixture
+def nanos(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A kernel where OPS has it, and a shell in the current directory: the tests' own guests."""
+    require("guests")
+    guests = build_guests()
+    # A short path, for sockets.
+    with tempfile.TemporaryDirectory(prefix="asyncctr-docs-", dir="/tmp") as directory:
+        kernels = Path(directory, ".ops", "0.1.54")
+        kernels.mkdir(parents=True)
+        (kernels / "kernel.img").symlink_to(guests.kernel)
+        shutil.copy(guests.shell, Path(directory, "sh"))
+        for name, value in (("OPS_HOME", ""), (DATA_VARIABLE, "/data"), (RUN_VARIABLE, "/run")):
+            monkeypatch.setenv(name, f"{directory}{value}")
+        monkeypatch.chdir(directory)
+        yield
+        monkeypatch.undo()

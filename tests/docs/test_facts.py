@@ -15,12 +15,15 @@ import asyncctr
 from asyncctr import BackendCapabilities, ContainerdConfig, DockerConfig
 from asyncctr.backends.containerd import finding
 from asyncctr.backends.containerd.daemon.lease import IDLE_VARIABLE, ensure_private
-from asyncctr.backends.containerd.daemon.places import DATA_VARIABLE, RUN_VARIABLE
+from asyncctr.backends.nanos import backend, creating
+from asyncctr.backends.nanos.artifact import ARTIFACT_TYPE
+from asyncctr.backends.nanos.kernels import RELEASES_VARIABLE
 from asyncctr.cli import app
 from asyncctr.client.selection import AUTO_START_VARIABLE
 from asyncctr.core import errors
 from asyncctr.testing.daemons import Containerd, Dockerd, Podman, require
 from asyncctr.testing.programs import run
+from asyncctr.transport.places import DATA_VARIABLE, RUN_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -85,6 +88,45 @@ async def test_the_capability_tables_are_what_runtimes_say(
     assert set(refused.values()) <= {"refused", "host", ""}
     assert {name for name, cell in refused.items() if cell == "refused"} <= found.refused_fields
     assert found.refused_fields <= {name for name, cell in refused.items() if cell}
+
+
+@pytest.mark.anyio
+async def test_the_tables_have_what_nanos_says(nanos: None) -> None:
+    async with asyncctr.connect(asyncctr.NanosConfig()) as client:
+        found = client.capabilities
+    real = attrs.asdict(found, filter=lambda field, _: field.name != "refused_fields")
+    table = {row[0].strip("`"): row[4] for row in rows("backends.md", "## Capabilities")}
+    assert table == {name: "yes" if value else "no" for name, value in real.items()}
+    refused = {row[0].strip("`"): row[4] for row in rows("backends.md", "## Refused fields")}
+    # Nothing depends on the host.
+    assert {name for name, cell in refused.items() if cell} == found.refused_fields
+    assert set(refused.values()) == {"refused", ""}
+
+
+@pytest.mark.anyio
+@pytest.mark.timeout(60)
+async def test_nanos(nanos: None, run_page: Callable[..., Awaitable[int]]) -> None:
+    assert await run_page(DOCS / "nanos.md", {}) == 2
+    async with asyncctr.connect(asyncctr.NanosConfig()) as client:
+        assert not await client.list()
+        assert not await client.image("greeter:1").exists()
+
+
+def test_the_numbers_of_nanos_are_the_real_ones() -> None:
+    page = " ".join(text_of("nanos.md").split())
+    memory, least, networked, cpus = (
+        creating._MEMORY,
+        creating._LEAST_MEMORY,
+        creating._LEAST_NETWORKED,
+        creating._MOST_CPUS,
+    )
+    assert f"{memory >> 20} MiB unless given, {least >> 20} at least, {networked >> 20} with a network" in page
+    assert f"Whole ones, 1 to {cpus}; 1 unless given" in page
+    assert f"`{ARTIFACT_TYPE}`" in page
+    assert f"`${RELEASES_VARIABLE}`" in page
+    assert set(re.findall(r"`(SIG[A-Z]+)`", page)) == set(backend._SIGNALS)
+    for name in re.findall(r"`NanosConfig\.(\w+)`", page):
+        assert name in attrs.fields_dict(asyncctr.NanosConfig), name
 
 
 def test_the_variables_are_the_real_ones() -> None:
