@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -139,6 +140,7 @@ def _image_files(name: str) -> Iterator[None]:
         raise ImageNotFoundError(message, backend=BACKEND, resource=name) from error
 
 
+@lru_cache(maxsize=256)  # the disk of an image never changes, and its log may be long
 def _check_program(disk: str, path: str) -> None:
     """Raise unless the image has the program, without which its kernel starts in vain. Blocks the thread."""
     with opened(disk) as file:
