@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from asyncctr.core.errors import AsyncctrError, BackendUnavailableError, NotFoundError
-from asyncctr.netns.files import in_thread, locked
+from asyncctr.netns.files import in_thread
 from asyncctr.netns.names import update_peers
 from asyncctr.netns.namespace import make_namespace, remove_namespace
 from asyncctr.netns.records import NETNS, Record, Records
 from asyncctr.netns.rules import sweep
 from asyncctr.transport.cleanup import Janitor
-from asyncctr.transport.filelock import FileLock
+from asyncctr.transport.filelock import FileLock, locked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import secrets
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from asyncctr.transport.cleanup import Janitor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["in_thread", "locked", "write_atomic"]
+__all__ = ["in_thread", "write_atomic"]
 
 T = TypeVar("T")
 
@@ -33,17 +31,6 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock on a file, which is made if need be. It blocks: for what takes milliseconds, in a thread."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 async def in_thread(call: Callable[[], T]) -> T:

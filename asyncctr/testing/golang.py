@@ -13,8 +13,9 @@ from pathlib import Path
 
 import attrs
 
-from asyncctr.testing.cache import cache_directory, locked
+from asyncctr.testing.cache import cache_directory
 from asyncctr.testing.programs import CommandError, RuntimeMissing, environment, find
+from asyncctr.transport.filelock import locked
 
 __all__ = ["CONTAINERD", "GoPrograms", "main"]
 

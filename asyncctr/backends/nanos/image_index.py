@@ -23,8 +23,8 @@ from asyncctr.backends.nanos.document import ImageDocument
 from asyncctr.core.backend_config import BackendType
 from asyncctr.core.errors import ImageNotFoundError, InvalidConfigError
 from asyncctr.core.validation import fail
-from asyncctr.netns.files import locked
 from asyncctr.oci.reference import Reference
+from asyncctr.transport.filelock import locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import attrs
 
-from asyncctr.testing.cache import cache_directory, locked
+from asyncctr.testing.cache import cache_directory
 from asyncctr.testing.programs import CommandError, find, missing
+from asyncctr.transport.filelock import locked
 
 __all__ = ["Guests", "build_guests"]
 
