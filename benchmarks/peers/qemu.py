@@ -42,7 +42,7 @@ class Qemu(Contender):
         images = Path(data_directory("nanos"), "images")
         # The largest file of the store is the only image's disk.
         base = max((path for path in images.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
-        tail = Prepared.of(str(base)).tail
+        tail = Prepared.of(base).tail
         for index in range(self.width):
             path = f"{self._directory}/{index}.qcow2"
             write_machine_disk(path, base=str(base), tail=tail, changes={"debug_exit": "t"})
