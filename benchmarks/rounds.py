@@ -107,7 +107,7 @@ class _Turn:
         try:
             if self._worker is None:
                 self._worker = await _Worker.start(self._spec)
-            answer = await self._worker.measure(self._cell.patience)
+            answer: dict[str, Any] = await self._worker.measure(self._cell.patience)
         except (_WorkerError, OSError) as error:
             await self.end(kill=True)
             answer = {"error": str(error)}

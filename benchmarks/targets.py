@@ -131,7 +131,7 @@ class ContainerdTarget(Target):
 
     def __init__(self, directory: Path, names: Collection[str], *, release: Release) -> None:
         super().__init__(directory, names)
-        self.release = release
+        self.release: Release = release
         self.name = f"containerd {'1.6' if release == 'debian' else release}"
 
     async def open(self) -> None:
