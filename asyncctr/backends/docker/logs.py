@@ -279,8 +279,7 @@ class DockerLogStream(LogStream):
         try:
             document = await describe(self._api, self._id)
             if _status(document) not in ("running", "paused", "stopping"):
-                while await bell.receive():
-                    pass
+                # Its log is whole by now; some follows of Podman's never end.
                 return False
             self._began = loop.time()
             params = self._query.params(follow=False, timestamps=self._query.timestamps, tail=None)
