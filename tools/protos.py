@@ -14,7 +14,7 @@ from pathlib import Path
 from google.protobuf import descriptor_pb2
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("asyncctr/backends/containerd/proto",)
+FOLDERS = ("asyncctr/backends/containerd/proto", "asyncctr/buildkit/proto")
 WELL_KNOWN = "google/protobuf/"
 
 

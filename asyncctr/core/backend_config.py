@@ -137,6 +137,8 @@ class DockerConfig(BackendConfig):
             seen to lock up at 32.
         keepalive_idle: seconds of silence after which TCP asks whether a remote engine is still there; streams may be silent
             for ever as long as it is.
+        builder: of images: ``"buildkit"`` or ``"classic"``; empty for BuildKit where the engine has it, unless
+            ``DOCKER_BUILDKIT=0`` is in the environment.
     """
 
     backend_type: ClassVar[str] = BackendType.DOCKER.value
@@ -147,8 +149,11 @@ class DockerConfig(BackendConfig):
     tls: TLSConfig | None = attrs.field(default=None, validator=is_a(TLSConfig, type(None)))
     max_concurrency: int = attrs.field(default=8, validator=checked(positive, required=True))
     keepalive_idle: float = attrs.field(default=30.0, validator=_seconds)
+    builder: str = attrs.field(default="", validator=checked(check_text))
 
     def __attrs_post_init__(self) -> None:
+        if self.builder not in ("", "buildkit", "classic"):
+            raise fail("builder", f"must be 'buildkit' or 'classic', not {self.builder!r}")
         if self.host and self.context:
             raise fail("context", "give a host or a context, not both")
         if self.api_version:

@@ -37,6 +37,7 @@ class IgnoreRules:
         self._rules: list[tuple[bool, re.Pattern[str]]] = []
         # What can be said of an exception's place without matching: the directories before its first wildcard.
         self._exceptions: list[str] = []
+        self._plain: list[str] = []
         for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
             if line.startswith("#") or not line.strip():
                 continue
@@ -50,8 +51,7 @@ class IgnoreRules:
             if pattern in ("", "."):
                 continue
             self._rules.append((exception, _compiled(pattern, number)))
-            if exception:
-                self._exceptions.append(_literal_prefix(pattern))
+            (self._exceptions if exception else self._plain).append(_literal_prefix(pattern))
 
     def excludes(self, path: str) -> bool:
         """Whether the file or directory at this path in the context, relative and with ``/``, is left out."""
@@ -63,8 +63,16 @@ class IgnoreRules:
 
     def may_hold(self, directory: str) -> bool:
         """Whether a directory that is left out may hold exceptions."""
-        place = f"{directory}/"
-        return any(prefix.startswith(place) or place.startswith(prefix) for prefix in self._exceptions)
+        return _any_below(directory, self._exceptions)
+
+    def may_match_below(self, directory: str) -> bool:
+        """Whether a directory may hold something that a pattern, which is no exception, matches."""
+        return _any_below(directory, self._plain)
+
+
+def _any_below(directory: str, prefixes: list[str]) -> bool:
+    place = f"{directory}/"
+    return any(prefix.startswith(place) or place.startswith(prefix) for prefix in prefixes)
 
 
 def _literal_prefix(pattern: str) -> str:

@@ -35,6 +35,7 @@ __all__ = [
     "HttpStream",
     "MalformedResponseError",
     "PendingStream",
+    "RequestFields",
     "encode_request",
     "open_stream",
     "parse_head",
@@ -43,6 +44,9 @@ __all__ = [
 
 Connect = Callable[[Callable[[], asyncio.BaseProtocol]], Awaitable[tuple[asyncio.BaseTransport, asyncio.BaseProtocol]]]
 """Opens a connection on the running loop: :meth:`asyncctr.transport.dial.Dialer.connect`."""
+
+RequestFields = Mapping[str, str | tuple[str, ...]]
+"""A request's fields; several values are lines of their own."""
 
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _OWN_FIELDS = frozenset({"Host", "Connection", "Content-Length"})
@@ -177,6 +181,27 @@ class HttpStream:
         exchange.transport.write_eof()
         await exchange.drain()
 
+    def hand_over(self, protocol: asyncio.Protocol) -> None:
+        """Give the connection that the peer has switched to another protocol, and what of it has arrived, to that protocol.
+
+        It is that protocol's to close, and this handle is closed.
+
+        Raises:
+            ConnectionLostError: the peer is gone.
+            ClosedError: the stream was closed on this side.
+        """
+        exchange = self._exchange
+        exchange.check_sending()
+        received, transport = b"".join(exchange.pieces), exchange.transport
+        exchange.closed = True
+        exchange.pieces.clear()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        if received:
+            protocol.data_received(received)
+        if exchange.paused:
+            transport.resume_reading()
+
     def close(self) -> None:
         """Abort the connection, at once, from the loop's own thread. Idempotent."""
         exchange = self._exchange
@@ -210,7 +235,7 @@ async def open_stream(
     method: str,
     target: str,
     *,
-    headers: Mapping[str, str],
+    headers: RequestFields,
     body: bytes = b"",
     upgrade: str | None = None,
     host: str = "docker",
@@ -244,7 +269,7 @@ async def start_stream(
     method: str,
     target: str,
     *,
-    headers: Mapping[str, str],
+    headers: RequestFields,
     body: bytes = b"",
     upgrade: str | None = None,
     host: str = "docker",
@@ -310,7 +335,7 @@ class PendingStream:
 def encode_request(
     method: str,
     target: str,
-    headers: Mapping[str, str],
+    headers: RequestFields,
     body: bytes,
     upgrade: str | None,
     host: str,
@@ -324,7 +349,7 @@ def encode_request(
         raise InvalidConfigError(f"the target {target!r} is not a percent-encoded path", field="target")
     if not host.isascii() or _BAD_VALUE.search(host):
         raise InvalidConfigError(f"the host {host!r} cannot be written in an HTTP message", field="host")
-    fields = {"Host": host}
+    fields: dict[str, str | tuple[str, ...]] = {"Host": host}
     if upgrade is None:
         if not keep:
             fields["Connection"] = "close"
@@ -338,15 +363,20 @@ def encode_request(
             raise InvalidConfigError(f"the field {name} is written by open_stream itself", field="headers")
     fields.update(headers)
     lines = [f"{method} {target} HTTP/1.1"]
-    for name, value in fields.items():
+    for name, values in fields.items():
         if name in _OWN_FIELDS:
-            lines.append(f"{name}: {value}")
+            lines.append(f"{name}: {values}")
             continue
+        lines += _field_lines(name, (values,) if isinstance(values, str) else values)
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + body
+
+
+def _field_lines(name: str, values: tuple[str, ...]) -> list[str]:
+    for value in values:
         # The value may be a credential: name the field only.
         if not TOKEN.fullmatch(name) or not value.isascii() or _BAD_VALUE.search(value):
             raise InvalidConfigError(f"the field {name!r} cannot be written in an HTTP message", field="headers")
-        lines.append(f"{name}: {value}")
-    return "\r\n".join([*lines, "", ""]).encode("ascii") + body
+    return [f"{name}: {value}" for value in values]
 
 
 async def _head(exchange: Exchange, upgrade: bool) -> tuple[int, dict[str, str]]:

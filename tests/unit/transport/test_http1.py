@@ -453,6 +453,39 @@ async def test_a_cancelled_open_releases_the_connection() -> None:
 # -- both directions
 
 
+class _Taken(asyncio.Protocol):
+    """What a connection is handed over to."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.BaseTransport | None = None
+        self.received = b""
+        self.lost = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set()
+
+
+async def test_a_switched_connection_is_handed_over_with_what_has_arrived() -> None:
+    with Peer() as peer:
+        stream = await peer.open(UPGRADED + b"early", upgrade="h2c")
+        protocol = _Taken()
+        stream.hand_over(protocol)
+        await peer.send(b" and late")
+        peer.eof()
+        await protocol.lost.wait()
+        assert protocol.received == b"early and late"
+        with pytest.raises(ClosedError):
+            await stream.receive()
+        with pytest.raises(ClosedError):
+            stream.hand_over(_Taken())
+
+
 @pytest.mark.parametrize("head", [UPGRADED, TO_CLOSE])
 async def test_a_hijacked_connection_carries_both_directions_and_a_half_close(head: bytes) -> None:
     body = os.urandom(4 << 20)

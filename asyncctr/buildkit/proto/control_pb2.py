@@ -1,0 +1,5 @@
+"""Messages of ``control.proto``; generated, see ``nox -s protos``."""
+
+from asyncctr.buildkit.proto.schema import SCHEMA
+
+globals().update(SCHEMA.names("asyncctr/buildkit/proto/control.proto"))
