@@ -30,7 +30,17 @@ if TYPE_CHECKING:
     from asyncctr.backends.docker.endpoint import Endpoint
     from asyncctr.transport.dial import Dialer
 
-__all__ = ["NEWEST", "NOT_MODIFIED", "OLDEST", "DockerApi", "Opening", "Pending", "message_of", "negotiate"]
+__all__ = [
+    "NEWEST",
+    "NOT_MODIFIED",
+    "OLDEST",
+    "DockerApi",
+    "Opening",
+    "Pending",
+    "message_of",
+    "negotiate",
+    "parse_version",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +62,8 @@ Json = Any
 Params = Mapping[str, str | int | bool | Sequence[str]]
 
 
-def _parse(version: str) -> tuple[int, int]:
+def parse_version(version: str) -> tuple[int, int]:
+    """``"1.41"`` as numbers."""
     major, _, minor = version.partition(".")
     return int(major), int(minor)
 
@@ -68,9 +79,9 @@ def negotiate(offered: str, minimum: str, wanted: str = "") -> str:
     Raises:
         UnsupportedError: there is none.
     """
-    newest, oldest = _parse(offered), _parse(minimum or "1.12")
+    newest, oldest = parse_version(offered), parse_version(minimum or "1.12")
     if wanted:
-        if not oldest <= _parse(wanted) <= newest:
+        if not oldest <= parse_version(wanted) <= newest:
             message = f"api_version: the engine speaks {minimum or '1.12'} to {offered}, not {wanted}"
             raise UnsupportedError(message, field="api_version", backend=BACKEND)
         return wanted
@@ -124,7 +135,7 @@ class DockerApi:
         self.endpoint = endpoint
         self.op_timeout = op_timeout
         self.version = ""
-        self._dialer = dialer
+        self.dialer = dialer
         self._calls = CallPool(dialer.connect, host=_HOST, connect_timeout=op_timeout)
         self.inspections = asyncio.Semaphore(_INSPECTIONS)
         self._prefix = ""
@@ -291,7 +302,7 @@ class DockerApi:
         try:
             async with asyncio.timeout(self.op_timeout):
                 pending = await start_stream(
-                    self._dialer.connect,
+                    self.dialer.connect,
                     method,
                     self.target(path, params),
                     headers=headers or _NOTHING,

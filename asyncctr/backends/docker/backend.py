@@ -84,7 +84,7 @@ async def open_backend(config: BackendConfig) -> DockerBackend:
     endpoint, dialer = await open_dialer(config)
     api = DockerApi(endpoint, dialer, op_timeout=config.op_timeout)
     try:
-        facts = await probe.probe(api, wanted=config.api_version)
+        facts = await probe.probe(api, wanted=config.api_version, builder=config.builder)
     except BaseException:
         await api.aclose()
         await dialer.aclose()
@@ -412,7 +412,7 @@ class DockerBackend(DockerObjects):
     async def health_check(self) -> Health:
         """See :meth:`asyncctr.Backend.health_check`: version, storage, networks and containers all have to answer."""
         began = time.monotonic()
-        facts = await probe.check(self._api)
+        facts = await probe.check(self._api, builder=self.config.builder)
         return probe.health(facts, self._api.version, time.monotonic() - began)
 
     def _check_id(self, container_id: ContainerId) -> None:

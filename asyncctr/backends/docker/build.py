@@ -7,7 +7,7 @@ import re
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from asyncctr.backends.docker.build_context import open_context, without_credentials
+from asyncctr.backends.docker.build_context import open_context
 from asyncctr.backends.docker.errors import BACKEND, is_exhausted
 from asyncctr.backends.docker.jsonstream import ProgressMeter, documents, error_of
 from asyncctr.backends.docker.naming import tag
@@ -25,7 +25,9 @@ from asyncctr.core.errors import (
 )
 from asyncctr.core.validation import fail
 from asyncctr.oci.auth import all_credentials, docker_config_header
+from asyncctr.oci.dockerfile import line_of
 from asyncctr.oci.reference import Reference
+from asyncctr.oci.remote_context import without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,7 +78,6 @@ async def build(
     if not isinstance(build_input, DockerfileBuildInput):
         message = f"a Docker engine builds from a DockerfileBuildInput, not from a {type(build_input).__name__}"
         raise BuildNotSupportedError(message, field="build", backend=BACKEND, resource=name)
-    # BuildKit takes over here, in a module of its own, once there is one: it honours what is refused below.
     references = _references(name, build_input)
     params = _params(engine, build_input, references)
     context = await open_context(build_input)
@@ -316,7 +317,7 @@ class _BuildProgress:
         code = detail.get("code") if isinstance(detail, dict) else None
         if not isinstance(code, int) and (match := _EXIT.search(text)):
             code = int(match[1] or match[2])
-        line = _line_of(self._context.dockerfile, step, self._number) if step else None
+        line = line_of(self._context.dockerfile, step, self._number) if step else None
         if line is None and (match := _PARSE_LINE.search(text)):
             line = int(match[1] or match[2])
         self._end_step("failed")
@@ -330,36 +331,3 @@ class _BuildProgress:
             resource=name,
             status=status,
         )
-
-
-def _line_of(dockerfile: str, step: str, number: int) -> int | None:
-    """The line that a step's instruction begins on: the ``number``-th instruction if it is that one, else the only one like it."""
-    found = _instructions(dockerfile)
-    wanted = " ".join(step.split())
-    if 0 < number <= len(found) and found[number - 1][1] == wanted:
-        return found[number - 1][0]
-    alike = [line for line, text in found if text == wanted]
-    return alike[0] if len(alike) == 1 else None
-
-
-def _instructions(dockerfile: str) -> list[tuple[int, str]]:
-    """The instructions with the lines they begin on, white space made even."""
-    escape = "`" if re.match(r"(?:#.*\n)*#\s*escape\s*=\s*`", dockerfile, re.IGNORECASE) else "\\"
-    found: list[tuple[int, str]] = []
-    begun: tuple[int, list[str]] | None = None
-    for number, raw in enumerate(dockerfile.removeprefix("\ufeff").splitlines(), 1):
-        line = raw.rstrip()
-        if line.lstrip().startswith("#") or not line.strip():
-            # Comments and empty lines are passed over, inside a continued instruction as well.
-            continue
-        continued = line.endswith(escape)
-        start, parts = begun or (number, [])
-        parts.append(line.removesuffix(escape) if continued else line)
-        if continued:
-            begun = (start, parts)
-        else:
-            found.append((start, " ".join("".join(parts).split())))
-            begun = None
-    if begun is not None:
-        found.append((begun[0], " ".join("".join(begun[1]).split())))
-    return found

@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import secrets
 import stat
 import tarfile
 import tempfile
 from typing import IO, TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
 
 import anyio.to_thread
 
@@ -19,15 +17,15 @@ from asyncctr.backends.docker.errors import BACKEND
 from asyncctr.core.errors import UnsupportedError
 from asyncctr.core.validation import fail
 from asyncctr.oci.dockerignore import IGNORE_FILE, IgnoreRules
+from asyncctr.oci.remote_context import is_remote
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from asyncctr.core.build import DockerfileBuildInput
 
-__all__ = ["Context", "open_context", "without_credentials"]
+__all__ = ["Context", "open_context"]
 
-_REMOTE = re.compile(r"(?:https?|git|ssh)://|git@|github\.com/")
 _BLOCK = 1 << 18
 _TEXT_LIMIT = 16 << 20
 # Two blocks of zeros end an archive, and tools fill up to this size (POSIX, pax).
@@ -71,8 +69,7 @@ async def open_context(build_input: DockerfileBuildInput) -> Context:
     outside = os.path.isabs(dockerfile)
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
-        remote = _REMOTE.match(path)
-        if remote and (remote[0].endswith("://") or not await anyio.to_thread.run_sync(os.path.exists, path)):
+        if await anyio.to_thread.run_sync(is_remote, path):
             if outside:
                 message = "build.dockerfile: the engine fetches this context itself, so its Dockerfile must be in it"
                 raise UnsupportedError(message, field="build.dockerfile", backend=BACKEND)
@@ -91,16 +88,6 @@ async def open_context(build_input: DockerfileBuildInput) -> Context:
     text = await anyio.to_thread.run_sync(_read_text, dockerfile, "dockerfile")
     name = _hidden_name()
     return Context({"dockerfile": name}, _with_dockerfile(body, name, text.encode()), text)
-
-
-def without_credentials(text: str, context: object) -> str:
-    """A message without the user and password that a context's URL may have."""
-    if not isinstance(context, str) or "@" not in context or "://" not in context:
-        return text
-    parts = urlsplit(context)
-    return text.replace(context, urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))).replace(
-        parts.netloc.rpartition("@")[0] + "@", ""
-    )
 
 
 async def _threaded(blocks: Iterator[bytes]) -> AsyncIterator[bytes]:

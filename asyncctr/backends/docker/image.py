@@ -77,8 +77,12 @@ class DockerImage:
     async def build(
         self, build_input: BuildInput, *, on_event: Callable[[BuildEvent], None] | None = None
     ) -> BuildResult:
-        """Build it by the engine's classic builder; see :meth:`asyncctr.Image.build`."""
-        from asyncctr.backends.docker.build import build  # noqa: PLC0415  # most programs never build
+        """Build it by the engine's BuildKit, or by its classic builder; see :meth:`asyncctr.Image.build`."""
+        if self._engine.has_buildkit:
+            from asyncctr.backends.docker.buildkit import build_by_buildkit  # noqa: PLC0415  # most programs never build
+
+            return await build_by_buildkit(self._api, self._engine, self._name, build_input, on_event)
+        from asyncctr.backends.docker.build import build  # noqa: PLC0415  # likewise
 
         return await build(self._api, self._engine, self._name, build_input, on_event)
 

@@ -23,10 +23,19 @@ _ID = re.compile(r"(sha256:)?[0-9a-f]{12,64}")
 
 @attrs.frozen(kw_only=True)
 class Engine:
-    """What was learned of the engine when it was opened."""
+    """What was learned of the engine when it was opened.
+
+    Attributes:
+        is_podman: whether it is Podman's socket.
+        log_driver: of the containers made here.
+        has_buildkit: whether images are built by the BuildKit inside it, else by the classic builder.
+        speaks_http2: whether that BuildKit is reached by HTTP/2 on the engine's own socket.
+    """
 
     is_podman: bool
     log_driver: str
+    has_buildkit: bool = False
+    speaks_http2: bool = False
 
 
 @lru_cache(maxsize=512)

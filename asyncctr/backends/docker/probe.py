@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from asyncctr.backends.docker.api import negotiate
+from asyncctr.backends.docker.api import negotiate, parse_version
 from asyncctr.backends.docker.errors import BACKEND
 from asyncctr.backends.docker.naming import Engine
 from asyncctr.core.capabilities import BackendCapabilities
-from asyncctr.core.errors import AsyncctrError, BackendUnavailableError, ClosedError, OperationTimeoutError
+from asyncctr.core.errors import (
+    AsyncctrError,
+    BackendUnavailableError,
+    ClosedError,
+    OperationTimeoutError,
+    UnsupportedError,
+)
 from asyncctr.core.status import Health
 from asyncctr.transport.tasks import all_of
 
@@ -36,6 +43,23 @@ _ALWAYS_REFUSED = frozenset(
     }
 )
 _CLASSIC_BUILD_REFUSED = frozenset({"build.secrets", "build.ssh", "build.cache_to", "build.outputs"})
+_BUILDKIT_REFUSED = frozenset(
+    {
+        # Its exporters are the store's own and plain files.
+        "build.outputs.oci",
+        "build.outputs.docker",
+        # Engines write caches into the image alone, and read them from there or from a registry.
+        "build.cache_to.registry",
+        "build.cache_to.local",
+        "build.cache_from.local",
+        # Agents are forwarded; keys are not read here.
+        "build.ssh.key",
+        # The engine's own client asks it for the address first.
+        "build.extra_hosts.host-gateway",
+    }
+)
+# From here on BuildKit is reached by HTTP/2 on the engine's socket, and the switch to it is deprecated (Docker 29.3).
+_HTTP2_SINCE = (1, 54)
 _PODMAN_REFUSED = frozenset(
     {
         # Podman 4.3's Docker-compatible create takes -1 for "not given" and falls back to twice the memory.
@@ -76,7 +100,7 @@ def field_of_warning(warning: str) -> str:
     return next((field for pattern, field in _WARNINGS if pattern.search(warning)), "")
 
 
-async def probe(api: DockerApi, *, wanted: str = "") -> Facts:
+async def probe(api: DockerApi, *, wanted: str = "", builder: str = "") -> Facts:
     """Agree on an API version and ask what the engine can do."""
     try:
         version = await api.call("GET", "/version")
@@ -95,7 +119,7 @@ async def probe(api: DockerApi, *, wanted: str = "") -> Facts:
         message = f"what answers at {api.endpoint} is no Docker engine: {str(version)[:200]}"
         raise BackendUnavailableError(message, backend=BACKEND) from error
     info = await api.call("GET", "/info")
-    return _facts(version, info, await _network_backend(api, version))
+    return _facts(version, info, await _network_backend(api, version), builder)
 
 
 def _is_podman(version: dict[str, Any]) -> bool:
@@ -116,7 +140,7 @@ async def _network_backend(api: DockerApi, version: dict[str, Any]) -> str:
     return str(answer["host"].get("networkBackend") or "")
 
 
-async def check(api: DockerApi) -> Facts:
+async def check(api: DockerApi, *, builder: str = "") -> Facts:
     """Have the engine answer from each of its parts: an engine stuck in its network code still answers pings.
 
     Raises:
@@ -136,7 +160,7 @@ async def check(api: DockerApi) -> Facts:
 
     parts = ("/version", "/info", "/networks", "/volumes", "/containers/json")
     version, info, *_ = await all_of([part(path) for path in parts])
-    return _facts(version, info, await _network_backend(api, version))
+    return _facts(version, info, await _network_backend(api, version), builder)
 
 
 def health(facts: Facts, api_version: str, latency: float) -> Health:
@@ -150,17 +174,39 @@ def health(facts: Facts, api_version: str, latency: float) -> Health:
     )
 
 
-def _facts(version: dict[str, Any], info: dict[str, Any], network_backend: str) -> Facts:
+def _has_buildkit(info: dict[str, Any], *, is_podman: bool, builder: str) -> bool:
+    """Whether images are built by the engine's BuildKit: there is one in every engine of these versions, but on Windows."""
+    there = not is_podman and info.get("OSType", "linux") == "linux"
+    if builder == "buildkit" and not there:
+        message = "builder: this engine has no BuildKit; leave it empty, or name 'classic'"
+        raise UnsupportedError(message, field="builder", backend=BACKEND)
+    if not builder and os.environ.get("DOCKER_BUILDKIT", "").lower() in ("0", "false"):
+        # As Docker's own client has it.
+        return False
+    return there and builder != "classic"
+
+
+def _facts(version: dict[str, Any], info: dict[str, Any], network_backend: str, builder: str) -> Facts:
     is_podman = _is_podman(version)
+    has_buildkit = _has_buildkit(info, is_podman=is_podman, builder=builder)
     log_drivers = (info.get("Plugins") or {}).get("Log") or ()
     # json-file replaces what is not UTF-8; local keeps every byte, and takes half the time.
     docker_driver = "local" if "local" in log_drivers else "json-file"
     log_driver = "k8s-file" if is_podman else docker_driver
     security = {str(option).removeprefix("name=").partition(",")[0] for option in info.get("SecurityOptions") or ()}
     return Facts(
-        engine=Engine(is_podman=is_podman, log_driver=log_driver),
+        engine=Engine(
+            is_podman=is_podman,
+            log_driver=log_driver,
+            has_buildkit=has_buildkit,
+            speaks_http2=parse_version(str(version["ApiVersion"])) >= _HTTP2_SINCE,
+        ),
         capabilities=_capabilities(
-            info, is_podman=is_podman, network_backend=network_backend, seccomp="seccomp" in security
+            info,
+            is_podman=is_podman,
+            has_buildkit=has_buildkit,
+            network_backend=network_backend,
+            seccomp="seccomp" in security,
         ),
         runtime=f"{'podman' if is_podman else 'docker'} {version.get('Version', '')}".strip(),
         warnings=tuple(str(warning) for warning in info.get("Warnings") or ()),
@@ -184,8 +230,10 @@ def _storage(info: dict[str, Any]) -> bool:
     return driver == "overlay2" and backing.get("Backing Filesystem") == "xfs"
 
 
-def _capabilities(info: dict[str, Any], *, is_podman: bool, network_backend: str, seccomp: bool) -> BackendCapabilities:
-    refused = set(_ALWAYS_REFUSED | _CLASSIC_BUILD_REFUSED)
+def _capabilities(
+    info: dict[str, Any], *, is_podman: bool, has_buildkit: bool, network_backend: str, seccomp: bool
+) -> BackendCapabilities:
+    refused = set(_ALWAYS_REFUSED | (_BUILDKIT_REFUSED if has_buildkit else _CLASSIC_BUILD_REFUSED))
     # Podman's answer to /info leaves flags out that it does honour.
     have = {
         "resources.memory": bool(info.get("MemoryLimit", is_podman)),

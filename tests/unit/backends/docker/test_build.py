@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
-from asyncctr.backends.docker.build import _BuildProgress, _cache_image, _line_of
-from asyncctr.backends.docker.build_context import Context, open_context, without_credentials
+from asyncctr.backends.docker.build import _BuildProgress, _cache_image
+from asyncctr.backends.docker.build_context import Context, open_context
 from asyncctr.core.build import BuildEvent, DockerfileBuildInput
 from asyncctr.core.errors import BuildError, InvalidConfigError, ResourceExhaustedError, UnsupportedError
+from asyncctr.oci.dockerfile import line_of
+from asyncctr.oci.remote_context import without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -208,7 +210,7 @@ DOCKERFILE = (
     ],
 )
 def test_line_of_a_step(step: str, number: int, line: int | None) -> None:
-    assert _line_of(DOCKERFILE, step, number) == line
+    assert line_of(DOCKERFILE, step, number) == line
 
 
 def test_cache_images() -> None:
