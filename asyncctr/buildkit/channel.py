@@ -11,13 +11,14 @@ from grpclib.client import Channel, Stream
 from grpclib.const import Cardinality, Status
 from grpclib.encoding.base import StatusDetailsCodecBase
 from grpclib.encoding.proto import ProtoCodec
-from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+from grpclib.exceptions import GRPCError
 from grpclib.protocol import H2Protocol
 from h2.settings import SettingCodes
 
 from asyncctr.buildkit.proto.status_pb2 import Status as RpcStatus
 from asyncctr.core.errors import BackendUnavailableError, ConnectionLostError
 from asyncctr.transport.deadline import Deadline
+from asyncctr.transport.grpc import broken_connections
 from asyncctr.transport.http1 import open_stream
 
 if TYPE_CHECKING:
@@ -170,19 +171,18 @@ class BuildkitChannel(Channel):
     def _translated(self, method: Method[Any, Any]) -> Iterator[None]:
         address = self.address
         try:
-            yield
+            with broken_connections(
+                lambda error: self._lost(method, error),
+                place=f"BuildKit at {address.place}",
+                backend=address.backend,
+                advice=address.advice,
+            ):
+                yield
         except GRPCError as error:
             # A daemon that is ended tells its calls so, where it is quick enough.
             if error.status is Status.UNAVAILABLE:
                 raise self._lost(method, error.message or "it is unavailable") from error
             raise
-        except (StreamTerminatedError, ProtocolError, ConnectionResetError, BrokenPipeError) as error:
-            raise self._lost(method, error) from error
-        except OSError as error:
-            if isinstance(error, TimeoutError) and error.errno is None:
-                raise
-            message = f"cannot reach BuildKit at {address.place}: {error.strerror or error}. {address.advice}".rstrip()
-            raise BackendUnavailableError(message, backend=address.backend, status=error.errno) from error
 
     def _lost(self, method: Method[Any, Any], why: object) -> ConnectionLostError:
         name = method.path.rpartition("/")[2]

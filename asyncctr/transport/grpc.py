@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from asyncctr.transport.protobuf import Schema
 
-__all__ = ["GrpcClient", "Method"]
+__all__ = ["GrpcClient", "Method", "broken_connections"]
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -48,6 +48,37 @@ class Method(Generic[Request, Answer]):
     def of(cls, path: str, schema: Schema, request: str, answer: str) -> Self:
         """A method whose messages are of a schema, by their full names."""
         return cls(path, cast("type[Request]", schema.message(request)), cast("type[Answer]", schema.message(answer)))
+
+
+@contextmanager
+def broken_connections(
+    lost: Callable[[Exception], AsyncctrError], *, place: str, backend: str, resource: str = "", advice: str = ""
+) -> Iterator[None]:
+    """What goes wrong with the connection of a call, as errors of the tree; the server's own status is left as it is.
+
+    Args:
+        lost: the error for a connection that was there.
+        place: who is called, and where, for the error of one that never was.
+        backend: for that error.
+        resource: likewise.
+        advice: what to do about it, a sentence; likewise.
+    """
+    try:
+        yield
+    except (StreamTerminatedError, ProtocolError, ConnectionResetError, BrokenPipeError) as error:
+        raise lost(error) from error
+    except RuntimeError as error:
+        # uvloop's, of a transport that was closed under the stream.
+        if "closed" not in str(error):
+            raise
+        raise lost(error) from error
+    except OSError as error:
+        if isinstance(error, TimeoutError) and error.errno is None:
+            raise
+        message = f"cannot reach {place}: {error.strerror or error}"
+        if advice:
+            message = f"{message}. {advice}"
+        raise BackendUnavailableError(message, backend=backend, resource=resource, status=error.errno) from error
 
 
 class _Channel(Channel):
@@ -202,23 +233,15 @@ class GrpcClient:
     def _translated(self, method: Method[Any, Any], resource: str, kind: str) -> Iterator[None]:
         """What goes wrong in a call, as errors of the tree."""
         try:
-            yield
+            with broken_connections(
+                lambda error: self._lost(method, error, resource),
+                place=f"{self._backend} at {self.socket}",
+                backend=self._backend,
+                resource=resource,
+            ):
+                yield
         except GRPCError as error:
             raise self._translate(error, resource, kind) from error
-        except (StreamTerminatedError, ProtocolError, ConnectionResetError, BrokenPipeError) as error:
-            raise self._lost(method, error, resource) from error
-        except RuntimeError as error:
-            # uvloop's, of a transport that was closed under the stream.
-            if "closed" not in str(error):
-                raise
-            raise self._lost(method, error, resource) from error
-        except OSError as error:
-            if isinstance(error, TimeoutError) and error.errno is None:
-                raise
-            message = f"cannot reach {self._backend} at {self.socket}: {error.strerror or error}"
-            raise BackendUnavailableError(
-                message, backend=self._backend, resource=resource, status=error.errno
-            ) from error
 
     def _lost(self, method: Method[Any, Any], error: Exception, resource: str) -> AsyncctrError:
         if self._unary.closed:
