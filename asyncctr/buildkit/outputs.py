@@ -39,12 +39,10 @@ class Output:
         self._failed = failed
         self._path = ""
         self._unpack = False
-        self.received = False
 
     def expect(self, path: str, *, unpack: bool) -> None:
         """The next result goes to that path: as a file, or unpacked as a directory."""
         self._path, self._unpack = path, unpack
-        self.received = False
 
     def service(self) -> Service:
         """To serve in the session."""
@@ -65,7 +63,6 @@ class Output:
             failure.__cause__ = error
             self._failed(failure)
             raise GRPCError(Status.ABORTED, failure.message) from error
-        self.received = True
 
     async def _to_file(self, stream: Stream[BytesMessage, BytesMessage], path: str) -> None:
         """A file under another name until it is whole."""

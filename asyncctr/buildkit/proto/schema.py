@@ -26,7 +26,7 @@ SCHEMA = Schema(
         b".filesync.v1.BytesMessage(\x010\x012\xd0\x01\n\x04Auth\x12Z\n\x0bCredentials\x12$.moby.fil"
         b"esync.v1.CredentialsRequest\x1a%.moby.filesync.v1.CredentialsRespon"
         b"se\x12l\n\x11GetTokenAuthority\x12*.moby.filesync.v1.GetTokenAuthorityRequ"
-        b"est\x1a+.moby.filesync.v1.GetTokenAuthorityResponseb\x06proto3\n\x81\x16\n%asy"
+        b"est\x1a+.moby.filesync.v1.GetTokenAuthorityResponseb\x06proto3\n\xa0\x13\n%asy"
         b"ncctr/buildkit/proto/control.proto\x12\x10moby.buildkit.v1\x1a\x1fgoogle/pro"
         b'tobuf/timestamp.proto\x1a%asyncctr/buildkit/proto/session.proto"\xfc\x04\n'
         b"\x0cSolveRequest\x12\x10\n\x03ref\x18\x01 \x01(\tR\x03ref\x12/\n\x13exporter_deprecated\x18\x03 \x01(\tR\x12ex"
@@ -61,36 +61,30 @@ SCHEMA = Schema(
         b"\x18\n\x07current\x18\x04 \x01(\x03R\x07current\x12\x14\n\x05total\x18\x05 \x01(\x03R\x05total\x128\n\tcompleted\x18\x08 \x01"
         b'(\x0b2\x1a.google.protobuf.TimestampR\tcompleted"5\n\tVertexLog\x12\x16\n\x06vertex'
         b'\x18\x01 \x01(\tR\x06vertex\x12\x10\n\x03msg\x18\x04 \x01(\x0cR\x03msg"=\n\rVertexWarning\x12\x16\n\x06vertex\x18\x01 \x01('
-        b'\tR\x06vertex\x12\x14\n\x05short\x18\x03 \x01(\x0cR\x05short"\x14\n\x12ListWorkersRequest"M\n\x13ListWor'
-        b"kersResponse\x126\n\x06record\x18\x01 \x03(\x0b2\x1e.moby.buildkit.v1.WorkerRecordR\x06re"
-        b'cord"\x9d\x01\n\x0cWorkerRecord\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12B\n\x06labels\x18\x02 \x03(\x0b2*.moby.bui'
-        b"ldkit.v1.WorkerRecord.LabelsEntryR\x06labels\x1a9\n\x0bLabelsEntry\x12\x10\n\x03key\x18"
-        b"\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xcd\x02\n\x07Control\x12H\n\x05Solve\x12\x1e.moby"
-        b".buildkit.v1.SolveRequest\x1a\x1f.moby.buildkit.v1.SolveResponse\x12M\n\x06St"
-        b"atus\x12\x1f.moby.buildkit.v1.StatusRequest\x1a .moby.buildkit.v1.StatusR"
-        b"esponse0\x01\x12M\n\x07Session\x12\x1e.moby.filesync.v1.BytesMessage\x1a\x1e.moby.file"
-        b"sync.v1.BytesMessage(\x010\x01\x12Z\n\x0bListWorkers\x12$.moby.buildkit.v1.ListW"
-        b"orkersRequest\x1a%.moby.buildkit.v1.ListWorkersResponseb\x06proto3\n\xbe\x02\n"
-        b'$asyncctr/buildkit/proto/health.proto\x12\x0egrpc.health.v1"\x14\n\x12HealthC'
-        b'heckRequest"\x8b\x01\n\x13HealthCheckResponse\x12I\n\x06status\x18\x01 \x01(\x0e21.grpc.healt'
-        b'h.v1.HealthCheckResponse.ServingStatusR\x06status")\n\rServingStatus\x12'
-        b'\x0b\n\x07UNKNOWN\x10\x00\x12\x0b\n\x07SERVING\x10\x012Z\n\x06Health\x12P\n\x05Check\x12".grpc.health.v1.He'
-        b"althCheckRequest\x1a#.grpc.health.v1.HealthCheckResponseb\x06proto3\n\x87\x02"
-        b"\n%asyncctr/buildkit/proto/secrets.proto\x12\x18moby.buildkit.secrets.v"
-        b'1""\n\x10GetSecretRequest\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id"\'\n\x11GetSecretResponse\x12\x12\n\x04da'
-        b"ta\x18\x01 \x01(\x0cR\x04data2o\n\x07Secrets\x12d\n\tGetSecret\x12*.moby.buildkit.secrets.v"
-        b"1.GetSecretRequest\x1a+.moby.buildkit.secrets.v1.GetSecretResponseb"
-        b"\x06proto3\n\xda\x02\n!asyncctr/buildkit/proto/ssh.proto\x12\x12moby.sshforward.v"
-        b'1\x1a%asyncctr/buildkit/proto/session.proto"#\n\x11CheckAgentRequest\x12\x0e\n'
-        b'\x02id\x18\x01 \x01(\tR\x02id"\x14\n\x12CheckAgentResponse2\xb6\x01\n\x03SSH\x12[\n\nCheckAgent\x12%.moby'
-        b".sshforward.v1.CheckAgentRequest\x1a&.moby.sshforward.v1.CheckAgent"
-        b"Response\x12R\n\x0cForwardAgent\x12\x1e.moby.filesync.v1.BytesMessage\x1a\x1e.moby."
-        b"filesync.v1.BytesMessage(\x010\x01b\x06proto3\n\xe4\x01\n\x19google/protobuf/any.pro"
-        b'to\x12\x0fgoogle.protobuf"6\n\x03Any\x12\x19\n\x08type_url\x18\x01 \x01(\tR\x07typeUrl\x12\x14\n\x05value\x18\x02'
-        b" \x01(\x0cR\x05valueBv\n\x13com.google.protobufB\x08AnyProtoP\x01Z,google.golang.or"
-        b"g/protobuf/types/known/anypb\xa2\x02\x03GPB\xaa\x02\x1eGoogle.Protobuf.WellKnownTy"
-        b"pesb\x06proto3\n\x8f\x01\n$asyncctr/buildkit/proto/status.proto\x12\ngoogle.rpc"
-        b'\x1a\x19google/protobuf/any.proto"8\n\x06Status\x12.\n\x07details\x18\x03 \x03(\x0b2\x14.google.'
-        b"protobuf.AnyR\x07detailsb\x06proto3"
+        b"\tR\x06vertex\x12\x14\n\x05short\x18\x03 \x01(\x0cR\x05short2\xf1\x01\n\x07Control\x12H\n\x05Solve\x12\x1e.moby.buil"
+        b"dkit.v1.SolveRequest\x1a\x1f.moby.buildkit.v1.SolveResponse\x12M\n\x06Status\x12"
+        b"\x1f.moby.buildkit.v1.StatusRequest\x1a .moby.buildkit.v1.StatusRespon"
+        b"se0\x01\x12M\n\x07Session\x12\x1e.moby.filesync.v1.BytesMessage\x1a\x1e.moby.filesync."
+        b"v1.BytesMessage(\x010\x01b\x06proto3\n\xbe\x02\n$asyncctr/buildkit/proto/health.p"
+        b'roto\x12\x0egrpc.health.v1"\x14\n\x12HealthCheckRequest"\x8b\x01\n\x13HealthCheckRespon'
+        b"se\x12I\n\x06status\x18\x01 \x01(\x0e21.grpc.health.v1.HealthCheckResponse.ServingS"
+        b'tatusR\x06status")\n\rServingStatus\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x0b\n\x07SERVING\x10\x012Z\n\x06Heal'
+        b'th\x12P\n\x05Check\x12".grpc.health.v1.HealthCheckRequest\x1a#.grpc.health.v1'
+        b".HealthCheckResponseb\x06proto3\n\x87\x02\n%asyncctr/buildkit/proto/secrets"
+        b'.proto\x12\x18moby.buildkit.secrets.v1""\n\x10GetSecretRequest\x12\x0e\n\x02id\x18\x01 \x01(\t'
+        b"R\x02id\"'\n\x11GetSecretResponse\x12\x12\n\x04data\x18\x01 \x01(\x0cR\x04data2o\n\x07Secrets\x12d\n\tGetS"
+        b"ecret\x12*.moby.buildkit.secrets.v1.GetSecretRequest\x1a+.moby.buildki"
+        b"t.secrets.v1.GetSecretResponseb\x06proto3\n\xda\x02\n!asyncctr/buildkit/pro"
+        b"to/ssh.proto\x12\x12moby.sshforward.v1\x1a%asyncctr/buildkit/proto/sessio"
+        b'n.proto"#\n\x11CheckAgentRequest\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id"\x14\n\x12CheckAgentRespon'
+        b"se2\xb6\x01\n\x03SSH\x12[\n\nCheckAgent\x12%.moby.sshforward.v1.CheckAgentRequest\x1a"
+        b"&.moby.sshforward.v1.CheckAgentResponse\x12R\n\x0cForwardAgent\x12\x1e.moby.f"
+        b"ilesync.v1.BytesMessage\x1a\x1e.moby.filesync.v1.BytesMessage(\x010\x01b\x06pro"
+        b'to3\n\xe4\x01\n\x19google/protobuf/any.proto\x12\x0fgoogle.protobuf"6\n\x03Any\x12\x19\n\x08typ'
+        b"e_url\x18\x01 \x01(\tR\x07typeUrl\x12\x14\n\x05value\x18\x02 \x01(\x0cR\x05valueBv\n\x13com.google.protobu"
+        b"fB\x08AnyProtoP\x01Z,google.golang.org/protobuf/types/known/anypb\xa2\x02\x03GP"
+        b"B\xaa\x02\x1eGoogle.Protobuf.WellKnownTypesb\x06proto3\n\x8f\x01\n$asyncctr/buildkit"
+        b'/proto/status.proto\x12\ngoogle.rpc\x1a\x19google/protobuf/any.proto"8\n\x06St'
+        b"atus\x12.\n\x07details\x18\x03 \x03(\x0b2\x14.google.protobuf.AnyR\x07detailsb\x06proto3"
     )
 )

@@ -63,12 +63,6 @@ class Control:
     Session: Final[Method[session_pb2.BytesMessage, session_pb2.BytesMessage]] = Method.of(
         "/moby.buildkit.v1.Control/Session", SCHEMA, "moby.filesync.v1.BytesMessage", "moby.filesync.v1.BytesMessage"
     )
-    ListWorkers: Final[Method[control_pb2.ListWorkersRequest, control_pb2.ListWorkersResponse]] = Method.of(
-        "/moby.buildkit.v1.Control/ListWorkers",
-        SCHEMA,
-        "moby.buildkit.v1.ListWorkersRequest",
-        "moby.buildkit.v1.ListWorkersResponse",
-    )
 
 
 class Health:
