@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import uuid
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import attrs
 from grpclib.exceptions import GRPCError
 
 from asyncctr.buildkit.answers import agents_of, auth, health, secrets, ssh
@@ -17,14 +14,15 @@ from asyncctr.buildkit.contexts import open_context
 from asyncctr.buildkit.filesync import file_sync
 from asyncctr.buildkit.outputs import Output
 from asyncctr.buildkit.progress import BuildProgress
-from asyncctr.buildkit.request import Result, caches_to_write, frontend, references, request
+from asyncctr.buildkit.request import Result, caches_to_write, frontend, request
 from asyncctr.buildkit.session import Session
 from asyncctr.buildkit.solving import Solving
 from asyncctr.core.build import BuildResult, DockerfileBuildInput
 from asyncctr.core.errors import BuildNotSupportedError
+from asyncctr.oci.reference import names_to_give
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from asyncctr.buildkit.channel import Address
     from asyncctr.buildkit.contexts import BuildContext
@@ -32,33 +30,26 @@ if TYPE_CHECKING:
     from asyncctr.core.build import BuildEvent, BuildInput
     from asyncctr.oci.reference import Reference
 
-__all__ = ["Store", "build"]
-
-
-@attrs.frozen(kw_only=True)
-class Store:
-    """Where images go.
-
-    Attributes:
-        exporter: of the daemon's, which puts them there under their names.
-        attributes: of that exporter.
-        load: where no exporter does: takes the path of an OCI archive and the names, and gives the digest.
-    """
-
-    exporter: str = ""
-    attributes: Mapping[str, str] = attrs.field(factory=dict)
-    load: Callable[[str, Sequence[Reference]], Awaitable[str]] | None = None
+__all__ = ["build"]
 
 
 async def build(
     address: Address,
     daemon: Daemon,
-    store: Store,
+    store: Result,
     name: str,
     build_input: BuildInput,
     on_event: Callable[[BuildEvent], None] | None,
 ) -> BuildResult:
     """Build an image and give it its names; see :meth:`asyncctr.Image.build`. Cancelled, the daemon ends the build.
+
+    Args:
+        address: where the daemon is.
+        daemon: what it can do.
+        store: the exporter that puts images where the backend has them, under the names that it is given.
+        name: of the image.
+        build_input: what to build.
+        on_event: told everything.
 
     Raises:
         BuildNotSupportedError: the input is for another kind of backend.
@@ -72,7 +63,7 @@ async def build(
     if not isinstance(build_input, DockerfileBuildInput):
         message = f"BuildKit builds from a DockerfileBuildInput, not from a {type(build_input).__name__}"
         raise BuildNotSupportedError(message, field="build", backend=daemon.backend, resource=name)
-    names = references(name, build_input.tags)
+    names = names_to_give(name, build_input.tags)
     daemon.check(build_input)
     agents = await agents_of(build_input.ssh, backend=daemon.backend)
     progress = BuildProgress(on_event, build_input.context)
@@ -143,21 +134,15 @@ class _Steps:
         self._output = output
         self._progress: BuildProgress | None = progress
 
-    async def run(self, names: Sequence[Reference], store: Store) -> str:
+    async def run(self, names: Sequence[Reference], store: Result) -> str:
         """Everything that was asked for; the image's digest."""
         joined = ",".join(str(reference) for reference in names)
         for kind, path in self._input.outputs.items():
             self._output.expect(path, unpack=kind == "local")
             named = {"name": joined} if kind in ("oci", "docker") else {}
             await self._solve(Result("tar" if kind == "local" else kind, named))
-        if store.load is None:
-            said = await self._solve(Result(store.exporter, {"name": joined, **store.attributes}))
-            return said.get("containerimage.digest") or said["containerimage.config.digest"]
-        with tempfile.TemporaryDirectory(prefix="asyncctr-build-") as directory:
-            path = os.path.join(directory, "image.tar")  # noqa: PTH118  # a plain text
-            self._output.expect(path, unpack=False)
-            await self._solve(Result("oci", {"name": joined}))
-            return await store.load(path, names)
+        said = await self._solve(Result(store.kind, {"name": joined, **store.attributes}))
+        return said.get("containerimage.digest") or said["containerimage.config.digest"]
 
     async def _solve(self, result: Result) -> Mapping[str, str]:
         asked = request(uuid.uuid4().hex, self._session, self._attributes, self._input, result)

@@ -18,6 +18,7 @@ import attrs
 
 from asyncctr.buildkit.trees import ArchiveTree, DirectoryTree, MemoryTree
 from asyncctr.core.validation import fail
+from asyncctr.oci.dockerfile import TEXT_LIMIT, read_text_file
 from asyncctr.oci.dockerignore import IGNORE_FILE
 from asyncctr.oci.remote_context import is_remote
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["BuildContext", "open_context"]
 
 _BLOCK = 1 << 20
-_TEXT_LIMIT = 16 << 20
 _COMPRESSIONS: tuple[tuple[bytes, Callable[[Any], Any]], ...] = (
     (b"\x1f\x8b", gzip.open),
     (b"BZh", bz2.open),
@@ -98,22 +98,11 @@ def _is_outside(build_input: DockerfileBuildInput) -> bool:
 def _outside(path: str) -> tuple[str, dict[str, bytes]]:
     """The name of a Dockerfile from outside of the context, and that file with the ``.dockerignore`` that it may have."""
     name = os.path.basename(path)
-    files = {name: _read(path)}
+    files = {name: read_text_file(path, "dockerfile")}
     own_ignore = f"{path}{IGNORE_FILE}"
     if os.path.isfile(own_ignore):
-        files[f"{name}{IGNORE_FILE}"] = _read(own_ignore)
+        files[f"{name}{IGNORE_FILE}"] = read_text_file(own_ignore, "dockerfile")
     return name, files
-
-
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_TEXT_LIMIT + 1)
-    except OSError as error:
-        raise fail("dockerfile", f"{path!r} cannot be read: {error.strerror}") from error
-    if len(data) > _TEXT_LIMIT:
-        raise fail("dockerfile", f"{path!r} is larger than {_TEXT_LIMIT} bytes")
-    return data
 
 
 def _remote(url: str, dockerfile: str, outside: tuple[str, dict[str, bytes]] | None) -> BuildContext:
@@ -144,7 +133,7 @@ def _context(tree: Tree, dockerfile: str, outside: tuple[str, dict[str, bytes]] 
         raise fail("dockerfile", f"there is no {dockerfile!r} in the context")
     try:
         with tree.open(relative) as file:
-            text = file.read(_TEXT_LIMIT).decode(errors="replace")
+            text = file.read(TEXT_LIMIT).decode(errors="replace")
     except FileNotFoundError:
         # A link of an archive's; the daemon follows it.
         text = ""

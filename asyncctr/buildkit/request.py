@@ -12,11 +12,11 @@ from asyncctr.core.validation import FrozenMap, fail
 from asyncctr.oci.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from asyncctr.core.build import DockerfileBuildInput
 
-__all__ = ["Daemon", "Result", "caches_to_write", "frontend", "references", "request"]
+__all__ = ["Daemon", "Result", "caches_to_write", "frontend", "request"]
 
 _FRONTEND = "dockerfile.v0"
 _HOST_NETWORK = "network.host"
@@ -72,21 +72,6 @@ class Result:
 
     kind: str
     attributes: Mapping[str, str] = attrs.field(factory=FrozenMap)
-
-
-def references(name: str, further: Iterable[str]) -> tuple[Reference, ...]:
-    """The names of a new image.
-
-    Raises:
-        InvalidConfigError: one is malformed, or has a digest.
-    """
-    found: dict[Reference, None] = {}
-    for text in (name, *further):
-        reference = Reference.parse(text).with_default_tag()
-        if reference.digest is not None:
-            raise fail("image", f"{text!r} has a digest; what is built gets a tag")
-        found[reference] = None
-    return tuple(found)
 
 
 def frontend(build_input: DockerfileBuildInput) -> dict[str, str]:

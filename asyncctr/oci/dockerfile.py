@@ -1,18 +1,39 @@
-"""The instructions of a Dockerfile: the lines that they are on, and the arguments that they declare."""
+"""Dockerfiles: read from this machine; their instructions, the lines that these are on, and the arguments that they declare."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from asyncctr.core.validation import fail
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["line_of", "undeclared_arguments"]
+__all__ = ["TEXT_LIMIT", "line_of", "read_text_file", "undeclared_arguments"]
+
+TEXT_LIMIT: Final = 16 << 20
+"""Bytes that a Dockerfile or a ``.dockerignore`` may have."""
 
 # Those that need no ARG (Dockerfile reference, "Predefined ARGs").
 _PREDEFINED = re.compile(r"(?:HTTPS?|FTP|NO|ALL)_PROXY|BUILDKIT_\w+|SOURCE_DATE_EPOCH", re.IGNORECASE)
 _ARGUMENT = re.compile(r"(?:\s|^)([A-Za-z_]\w*)(?:=|\s|$)")
+
+
+def read_text_file(path: str, field: str) -> bytes:
+    """A Dockerfile or a ``.dockerignore`` of this machine's. Blocks.
+
+    Raises:
+        InvalidConfigError: it cannot be read, or is too large; for that field.
+    """
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123  # a path need not be valid Unicode
+            data = file.read(TEXT_LIMIT + 1)
+    except OSError as error:
+        raise fail(field, f"{path!r} cannot be read: {error.strerror}") from error
+    if len(data) > TEXT_LIMIT:
+        raise fail(field, f"{path!r} is larger than {TEXT_LIMIT} bytes")
+    return data
 
 
 def line_of(dockerfile: str, step: str, number: int = 0) -> int | None:

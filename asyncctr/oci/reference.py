@@ -11,9 +11,10 @@ from asyncctr.core.errors import InvalidConfigError
 from asyncctr.core.validation import check_token, fail
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Self
 
-__all__ = ["DEFAULT_TAG", "DOCKER_HUB", "Digest", "Reference", "parse_digest"]
+__all__ = ["DEFAULT_TAG", "DOCKER_HUB", "Digest", "Reference", "names_to_give", "parse_digest"]
 
 DOCKER_HUB = "docker.io"
 """The registry of a name that has none."""
@@ -191,6 +192,21 @@ class Reference:
     def _suffix(self) -> str:
         tag = f":{self.tag}" if self.tag is not None else ""
         return f"{tag}@{self.digest}" if self.digest is not None else tag
+
+
+def names_to_give(name: str, further: Iterable[str]) -> tuple[Reference, ...]:
+    """The names of an image that is built, each once.
+
+    Raises:
+        InvalidConfigError: one is malformed, or has a digest.
+    """
+    found: dict[Reference, None] = {}
+    for text in (name, *further):
+        reference = Reference.parse(text).with_default_tag()
+        if reference.digest is not None:
+            raise fail(_FIELD, f"{text!r} has a digest; what is built gets a tag")
+        found[reference] = None
+    return tuple(found)
 
 
 def _shown(text: str) -> str:

@@ -23,10 +23,9 @@ from asyncctr.core.errors import (
     ResourceExhaustedError,
     UnsupportedError,
 )
-from asyncctr.core.validation import fail
 from asyncctr.oci.auth import all_credentials, docker_config_header
 from asyncctr.oci.dockerfile import line_of
-from asyncctr.oci.reference import Reference
+from asyncctr.oci.reference import names_to_give
 from asyncctr.oci.remote_context import without_credentials
 
 if TYPE_CHECKING:
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from asyncctr.backends.docker.naming import Engine
     from asyncctr.core.build import BuildInput
     from asyncctr.core.images import Progress
+    from asyncctr.oci.reference import Reference
 
 __all__ = ["build"]
 
@@ -78,7 +78,7 @@ async def build(
     if not isinstance(build_input, DockerfileBuildInput):
         message = f"a Docker engine builds from a DockerfileBuildInput, not from a {type(build_input).__name__}"
         raise BuildNotSupportedError(message, field="build", backend=BACKEND, resource=name)
-    references = _references(name, build_input)
+    references = names_to_give(name, build_input.tags)
     params = _params(engine, build_input, references)
     context = await open_context(build_input)
     if engine.is_podman and "remote" in context.params:
@@ -126,16 +126,6 @@ async def build(
         warnings=tuple(progress.warnings),
         cached_steps=progress.cached_steps,
     )
-
-
-def _references(name: str, build_input: DockerfileBuildInput) -> list[Reference]:
-    references: dict[Reference, None] = {}
-    for text in (name, *build_input.tags):
-        reference = Reference.parse(text).with_default_tag()
-        if reference.digest is not None:
-            raise fail("image", f"{text!r} has a digest; what is built gets a tag")
-        references[reference] = None
-    return list(references)
 
 
 def _params(

@@ -16,6 +16,7 @@ import anyio.to_thread
 from asyncctr.backends.docker.errors import BACKEND
 from asyncctr.core.errors import UnsupportedError
 from asyncctr.core.validation import fail
+from asyncctr.oci.dockerfile import TEXT_LIMIT, read_text_file
 from asyncctr.oci.dockerignore import IGNORE_FILE, IgnoreRules
 from asyncctr.oci.remote_context import is_remote
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Context", "open_context"]
 
 _BLOCK = 1 << 18
-_TEXT_LIMIT = 16 << 20
 # Two blocks of zeros end an archive, and tools fill up to this size (POSIX, pax).
 _END = bytes(tarfile.RECORDSIZE)
 
@@ -103,14 +103,7 @@ def _file_blocks(path: str) -> Iterator[bytes]:
 
 
 def _read_text(path: str, field: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_TEXT_LIMIT + 1)
-    except OSError as error:
-        raise fail(field, f"{path!r} cannot be read: {error.strerror}") from error
-    if len(data) > _TEXT_LIMIT:
-        raise fail(field, f"{path!r} is larger than {_TEXT_LIMIT} bytes")
-    return data.decode(errors="surrogateescape")
+    return read_text_file(path, field).decode(errors="surrogateescape")
 
 
 def _hidden_name() -> str:
@@ -287,7 +280,7 @@ def _rewritten(file: IO[bytes], name: str, dockerfile: bytes) -> Iterator[bytes]
             for info in archive:
                 content = archive.extractfile(info) if info.isreg() else None
                 if content is not None and os.path.normpath(info.name) == IGNORE_FILE:
-                    ignore = content.read(_TEXT_LIMIT).decode(errors="surrogateescape")
+                    ignore = content.read(TEXT_LIMIT).decode(errors="surrogateescape")
                     continue
                 if info.issparse():
                     info.type = tarfile.REGTYPE

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from asyncctr.backends.docker.errors import BACKEND
-from asyncctr.buildkit.building import Store, build
+from asyncctr.buildkit.building import build
 from asyncctr.buildkit.channel import Address
-from asyncctr.buildkit.request import Daemon
+from asyncctr.buildkit.request import Daemon, Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ _DAEMON: Final = Daemon(
     without_outputs="the engine's BuildKit writes 'tar' and 'local' alone; save the image from the engine instead",
 )
 # Its exporter puts images into the engine's own store, whichever that is.
-_STORE: Final = Store(exporter="moby")
+_STORE: Final = Result("moby")
 
 
 async def build_by_buildkit(
